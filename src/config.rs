@@ -1,0 +1,265 @@
+//! The server's configuration: every setting and every limit, with its default. Flags win over environment over file over defaults.
+
+use crate::provider::Wire;
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use zeroize::Zeroizing;
+
+/// A secret text: wiped when dropped, shown by no formatter.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes the text.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text. Whoever calls this must neither log nor store it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Who may make an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signup {
+    /// Anyone with an e-mail address.
+    Open,
+    /// The operator alone, and people who were invited to a tenant.
+    Closed,
+}
+
+/// Certificate and key for TLS, PEM files, read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate chain.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// How mails leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// `smtp://user:password@host:port` or `smtps://…`; without it mails are written to `outbox/` in the data directory.
+    pub smtp_url: Option<Secret>,
+    /// The sender.
+    pub from: String,
+}
+
+/// One vendor, or one server that speaks a vendor's wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderConfig {
+    /// The name that configs use.
+    pub name: String,
+    /// What it speaks.
+    pub wire: Wire,
+    /// Where it is, without a trailing slash; empty for `echo`.
+    pub base_url: String,
+    /// The credential, read from the variable that `api_key_env` names. A local server may need none.
+    pub api_key: Option<Secret>,
+    /// Inference parameters that the operator allows beyond the wire's own list.
+    pub extra_params: Vec<String>,
+}
+
+/// The whole configuration in force.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Where the server listens.
+    pub listen: SocketAddr,
+    /// The address that people use, for links in mails and documents; no trailing slash.
+    pub public_url: String,
+    /// Who may make an account.
+    pub signup: Signup,
+    /// TLS, if the server itself speaks it.
+    pub tls: Option<Tls>,
+    /// How mails leave.
+    pub mail: Mail,
+    /// Turns `/api/v1/operator/*` on.
+    pub operator_token: Option<Secret>,
+    /// Who may read `/metrics` besides loopback: bearer of the operator token, or anyone when true.
+    pub metrics_public: bool,
+    /// Providers by name.
+    pub providers: BTreeMap<String, ProviderConfig>,
+    /// Every limit.
+    pub limits: Limits,
+}
+
+macro_rules! limits {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ident = $default:expr;)*) => {
+        /// Every limit, time-out and retry of the server. The defaults suit a machine with one core.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Limits {
+            $($(#[doc = $doc])+ pub $name: limits!(@type $kind),)*
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        impl Limits {
+            /// Name, unit and meaning of each limit, in the order they stand in here.
+            pub const TABLE: &'static [LimitInfo] = &[$(LimitInfo { name: stringify!($name), doc: concat!($($doc),+) },)*];
+
+            /// Sets one limit from a number as it stands in the file or environment: a count, bytes, or milliseconds for durations.
+            /// False when no limit has this name.
+            pub fn set(&mut self, name: &str, value: u64) -> bool {
+                match name {
+                    $(stringify!($name) => self.$name = limits!(@from $kind value),)*
+                    _ => return false,
+                }
+                true
+            }
+
+            /// One limit as the number it is set with.
+            pub fn get(&self, name: &str) -> Option<u64> {
+                match name {
+                    $(stringify!($name) => Some(limits!(@into $kind self.$name)),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+    (@type count) => { usize };
+    (@type ms) => { Duration };
+    (@from count $value:ident) => { usize::try_from($value).unwrap_or(usize::MAX) };
+    (@from ms $value:ident) => { Duration::from_millis($value) };
+    (@into count $value:expr) => { $value as u64 };
+    (@into ms $value:expr) => { u64::try_from($value.as_millis()).unwrap_or(u64::MAX) };
+}
+
+/// What a limit is called and what it bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct LimitInfo {
+    /// Its key in `[limits]`.
+    pub name: &'static str,
+    /// What it bounds.
+    pub doc: &'static str,
+}
+
+limits! {
+    /// Connections open at once.
+    connections_max: count = 4_096;
+    /// Time to send all request headers.
+    header_timeout_ms: ms = Duration::from_secs(15);
+    /// Time to send the request body.
+    body_timeout_ms: ms = Duration::from_secs(30);
+    /// Bytes of all request headers together.
+    header_bytes_max: count = 32 * 1024;
+    /// Headers of one request.
+    headers_max: count = 100;
+    /// Bytes of path and query.
+    uri_bytes_max: count = 8 * 1024;
+    /// Bytes of a request body.
+    body_bytes_max: count = 1024 * 1024;
+    /// Requests a minute for one key, sustained.
+    key_requests_per_minute: count = 6_000;
+    /// Requests that one key may send at once above the sustained rate.
+    key_requests_burst: count = 600;
+    /// Requests a minute for one tenant, sustained.
+    tenant_requests_per_minute: count = 30_000;
+    /// Requests that one tenant may send at once above the sustained rate.
+    tenant_requests_burst: count = 3_000;
+    /// Sign-in, registration and password requests a minute from one address.
+    auth_requests_per_minute: count = 30;
+    /// Turns running at once in the server.
+    turns_max: count = 1_024;
+    /// Turns running at once in one tenant.
+    turns_per_tenant_max: count = 256;
+    /// How long a request waits for its conversation.
+    conversation_wait_ms: ms = Duration::from_secs(60);
+    /// How long a turn's events can be replayed.
+    turn_replay_ms: ms = Duration::from_secs(600);
+    /// Bytes of one turn's events kept for replay.
+    turn_replay_bytes_max: count = 1024 * 1024;
+    /// Bytes of all turns' events kept for replay.
+    turn_replay_total_bytes_max: count = 32 * 1024 * 1024;
+    /// Comments that keep an idle stream open come this often.
+    keepalive_ms: ms = Duration::from_secs(15);
+    /// How often an open stream checks that its key still stands.
+    stream_check_ms: ms = Duration::from_millis(500);
+    /// How long the answer of an idempotency key is kept.
+    idempotency_ms: ms = Duration::from_secs(24 * 3600);
+    /// Bytes of a system prompt.
+    system_prompt_bytes_max: count = 256 * 1024;
+    /// Tools of one config.
+    tools_max: count = 128;
+    /// Bytes of all tool schemas of one config.
+    tools_bytes_max: count = 256 * 1024;
+    /// Fallback models of one config.
+    fallbacks_max: count = 8;
+    /// Template variables of one conversation.
+    template_vars_max: count = 64;
+    /// Bytes of one template variable's value.
+    template_var_bytes_max: count = 8 * 1024;
+    /// Bytes of a rendered system prompt.
+    rendered_prompt_bytes_max: count = 1024 * 1024;
+    /// Keys of a metadata object.
+    metadata_keys_max: count = 32;
+    /// Bytes of a metadata object.
+    metadata_bytes_max: count = 16 * 1024;
+    /// Bytes of an Idempotency-Key header.
+    idempotency_key_bytes_max: count = 255;
+    /// Output tokens when a config names no limit.
+    output_tokens_default: count = 4_096;
+    /// Messages of history read for one turn.
+    history_messages_max: count = 2_000;
+    /// Bytes of one vendor answer.
+    answer_bytes_max: count = 8 * 1024 * 1024;
+    /// Tool calls of one answer.
+    answer_tool_calls_max: count = 128;
+    /// Time to connect to a vendor.
+    provider_connect_timeout_ms: ms = Duration::from_secs(10);
+    /// Time from sending to the vendor's first byte.
+    provider_first_byte_timeout_ms: ms = Duration::from_secs(120);
+    /// Time between two pieces of a vendor's answer.
+    provider_idle_timeout_ms: ms = Duration::from_secs(60);
+    /// Time of one vendor call altogether.
+    provider_total_timeout_ms: ms = Duration::from_secs(600);
+    /// Calls of one model in one step: the first and its repeats after a clear refusal.
+    provider_attempts_max: count = 3;
+    /// The wait before the first repeat; it doubles, with jitter.
+    provider_backoff_ms: ms = Duration::from_millis(500);
+    /// The longest wait before a repeat; a vendor that asks for more is not asked again.
+    provider_backoff_max_ms: ms = Duration::from_secs(20);
+    /// Tenants whose files are open at once; 0 takes what the descriptor limit allows.
+    tenants_open_max: count = 0;
+    /// Writes that wait for one tenant's file.
+    tenant_queue_max: count = 1_024;
+    /// Bytes of one tenant's file; 0 is no limit.
+    tenant_bytes_max: count = 0;
+    /// Threads for storage and hashing.
+    blocking_threads_max: count = 64;
+    /// How long SQLite waits for another process's lock.
+    busy_timeout_ms: ms = Duration::from_secs(5);
+    /// Key proofs (argon2) that wait for a core.
+    key_checks_queue_max: count = 256;
+    /// How long a proof of a key is remembered.
+    key_proof_ms: ms = Duration::from_secs(600);
+    /// Proofs remembered at once.
+    key_proofs_max: count = 16_384;
+    /// How long a user token lasts.
+    user_token_ms: ms = Duration::from_secs(30 * 24 * 3600);
+    /// How long a verification or reset mail can be used.
+    mail_token_ms: ms = Duration::from_secs(24 * 3600);
+    /// How long a rotated key lasts beside its successor.
+    rotate_overlap_ms: ms = Duration::from_secs(24 * 3600);
+    /// Free bytes on the data directory's disk below which no turn starts.
+    disk_free_bytes_min: count = 64 * 1024 * 1024;
+    /// Refusals logged a minute in one tenant; the rest are counted only.
+    refusal_logs_per_minute: count = 60;
+    /// How often background facts (ledger heads, last use of keys) are written.
+    heads_interval_ms: ms = Duration::from_millis(1_000);
+    /// How long a stop waits for running turns.
+    shutdown_ms: ms = Duration::from_secs(30);
+}

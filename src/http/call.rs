@@ -1,0 +1,201 @@
+//! What a handler is given and what it gives back. Handlers see these types, never hyper's.
+
+use crate::{
+    app::App,
+    error::{Error, FieldError, Result},
+    ids::RequestId,
+    model::Page,
+    storage::{Operator, Principal, SignedIn, TenantStore},
+};
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{net::IpAddr, str::FromStr, time::Instant};
+
+/// A request whose route, credential and size have been checked.
+pub struct Request {
+    /// Names the request in answers and logs.
+    pub id: RequestId,
+    /// When its head had arrived.
+    pub arrived: Instant,
+    /// The peer's address.
+    pub peer: IpAddr,
+    /// Path parameters by name, as they stand in the path.
+    pub(super) path: Vec<(&'static str, String)>,
+    /// Query parameters, decoded, in order.
+    pub(super) query: Vec<(String, String)>,
+    /// Headers, names in lower case.
+    pub(super) headers: hyper::HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// A request of a key.
+pub struct TenantCall<'a> {
+    /// What the server is made of.
+    pub app: &'a App,
+    /// Who asks.
+    pub who: Principal,
+    /// The way to the tenant's data.
+    pub store: TenantStore,
+    /// What is asked.
+    pub request: &'a Request,
+}
+
+/// A request of a signed-in user.
+pub struct UserCall<'a> {
+    /// What the server is made of.
+    pub app: &'a App,
+    /// Who asks.
+    pub who: SignedIn,
+    /// What is asked.
+    pub request: &'a Request,
+}
+
+/// A request of the operator.
+pub struct OperatorCall<'a> {
+    /// What the server is made of.
+    pub app: &'a App,
+    /// The operator.
+    pub who: Operator,
+    /// What is asked.
+    pub request: &'a Request,
+}
+
+/// A request of anyone.
+pub struct OpenCall<'a> {
+    /// What the server is made of.
+    pub app: &'a App,
+    /// What is asked.
+    pub request: &'a Request,
+}
+
+/// What a handler answers.
+pub enum Reply {
+    /// JSON with a status, and extra headers.
+    Json { status: u16, body: Bytes, headers: Vec<(&'static str, String)> },
+    /// 204.
+    Nothing,
+    /// Server-sent events; see `http::sse`.
+    Events { events: tokio::sync::mpsc::Receiver<Bytes>, headers: Vec<(&'static str, String)> },
+    /// A page or asset from the binary.
+    Page { content_type: &'static str, body: Bytes, headers: Vec<(&'static str, String)> },
+}
+
+impl Reply {
+    /// 200 with this as JSON.
+    pub fn ok(value: &impl Serialize) -> Result<Self> {
+        Self::json(200, value)
+    }
+
+    /// 201 with this as JSON.
+    pub fn created(value: &impl Serialize) -> Result<Self> {
+        Self::json(201, value)
+    }
+
+    /// A status with this as JSON.
+    pub fn json(status: u16, value: &impl Serialize) -> Result<Self> {
+        let body = serde_json::to_vec(value).map_err(Error::internal)?.into();
+        Ok(Self::Json { status, body, headers: Vec::new() })
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl ToString) -> Self {
+        match &mut self {
+            Self::Json { headers, .. } | Self::Events { headers, .. } | Self::Page { headers, .. } => {
+                headers.push((name, value.to_string()))
+            }
+            Self::Nothing => {}
+        }
+        self
+    }
+}
+
+impl Request {
+    /// The body as one JSON value of this type. Broken JSON is 400 `malformed_json`; a wrong, missing or unknown field is 422 naming it.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        parse_json(&self.body)
+    }
+
+    /// A path parameter that is an id. What is no id cannot be anyone's: it answers like an unknown one.
+    pub fn id<T: FromStr>(&self, name: &'static str, what: &'static str) -> Result<T> {
+        let text = self.path.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value.as_str());
+        text.parse().map_err(|_| Error::not_found(what, text))
+    }
+
+    /// A header's value, if it is there and is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// A query parameter's value.
+    pub fn query(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A query parameter of a type; 422 naming it when it does not parse. `expected` ends the sentence "expected …".
+    pub fn query_as<T: FromStr>(&self, name: &str, expected: &str) -> Result<Option<T>> {
+        self.query(name).map(|text| text.parse().map_err(|_| Error::invalid(name, format!("expected {expected}")))).transpose()
+    }
+
+    /// All query parameters, for filters with free names such as `metadata.k`.
+    pub fn query_all(&self) -> &[(String, String)] {
+        &self.query
+    }
+
+    /// `limit`, `after`, `before`, `order`, with this order unless the caller names one.
+    pub fn page(&self, order: crate::model::Order) -> Result<Page> {
+        use crate::model::Order;
+        let limit = match self.query_as::<u32>("limit", "a number from 1 to 100")? {
+            None => Page::LIMIT_DEFAULT,
+            Some(limit @ 1..=Page::LIMIT_MAX) => limit,
+            Some(_) => return Err(Error::invalid("limit", "expected a number from 1 to 100")),
+        };
+        let order = match self.query("order") {
+            None => order,
+            Some("asc") => Order::Asc,
+            Some("desc") => Order::Desc,
+            Some(_) => return Err(Error::invalid("order", "expected asc or desc")),
+        };
+        let cursor = |name| self.query(name).map(str::to_owned);
+        Ok(Page { limit, after: cursor("after"), before: cursor("before"), order })
+    }
+}
+
+/// JSON into a type, telling broken JSON (400) from unacceptable fields (422, with a JSON pointer).
+pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let pointer = pointer(error.path());
+        let inner = error.into_inner();
+        match inner.classify() {
+            serde_json::error::Category::Data => {
+                Error::ValidationFailed { errors: vec![FieldError { pointer, message: without_position(&inner.to_string()) }] }
+            }
+            _ => Error::MalformedJson { detail: format!("The body is not valid JSON: {inner}.") },
+        }
+    })?;
+    reader.end().map_err(|error| Error::MalformedJson { detail: format!("The body is not valid JSON: {error}.") })?;
+    Ok(value)
+}
+
+/// serde's messages end in ` at line 1 column 7`, which a pointer says better.
+fn without_position(message: &str) -> String {
+    message.rsplit_once(" at line ").map_or(message, |(text, _)| text).to_owned()
+}
+
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut pointer = String::new();
+    for segment in path {
+        let part = match segment {
+            Segment::Seq { index } => index.to_string(),
+            Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
+            Segment::Enum { variant } => variant.clone(),
+            Segment::Unknown => continue,
+        };
+        pointer.push('/');
+        pointer.push_str(&part);
+    }
+    pointer
+}

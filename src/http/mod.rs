@@ -1,0 +1,3 @@
+//! The server's face: the only folder that names hyper.
+
+pub mod call;

@@ -1,0 +1,19 @@
+//! Nimblesite: agents as a service in one binary. See `docs/ARCHITECTURE.md`.
+
+pub mod agent;
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod http;
+pub mod ids;
+pub mod mail;
+pub mod model;
+pub mod money;
+pub mod provider;
+pub mod rates;
+pub mod secret;
+pub mod storage;
+pub mod template;
+pub mod wallet;

@@ -1,0 +1,184 @@
+//! Agent configs: prompt, model, tools.
+
+use super::{Json, JsonObject};
+use crate::{clock::Time, ids::*};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// Where an agent's tools run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AgentType {
+    /// The client runs the tools and posts their results.
+    #[default]
+    #[serde(alias = "disembodied")]
+    ClientSide,
+    /// The server runs the tools in a sandbox.
+    #[serde(alias = "sandbox-embodied")]
+    Sandboxed,
+}
+
+/// What happens when a conversation outgrows the model's context window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ContextPolicy {
+    /// The oldest whole turns are left out of the prompt.
+    #[default]
+    Truncate,
+    /// The turn is refused with 422 `context_too_long`.
+    Error,
+}
+
+/// A model of a provider.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRef {
+    /// The provider's name in the server's configuration, such as `anthropic`.
+    pub provider: String,
+    /// The model's name as the provider spells it.
+    pub model: String,
+}
+
+/// Which model answers, and how it is asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ModelConfig {
+    /// The provider's name in the server's configuration, such as `anthropic`.
+    pub provider: String,
+    /// The model's name as the provider spells it.
+    pub model: String,
+    /// Tried in order when the one before certainly did not accept the call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<ModelRef>,
+    /// Inference parameters, passed through by an allow-list for each wire (`temperature`, `max_tokens`, …).
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub params: JsonObject,
+}
+
+impl ModelConfig {
+    /// The model asked first.
+    pub fn primary(&self) -> ModelRef {
+        ModelRef { provider: self.provider.clone(), model: self.model.clone() }
+    }
+}
+
+/// A tool that the model may call.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct ToolSpec {
+    /// 1–64 characters of `a-z A-Z 0-9 _ -`, the set that every vendor takes.
+    pub name: String,
+    /// What the tool does, for the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// A JSON Schema of the arguments, whose `type` is `object`; none accepts any object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub parameters: Option<JsonObject>,
+}
+
+/// A tool as a config writes it: a bare name, or an object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum ToolEntry {
+    /// A tool with an open object schema.
+    Name(String),
+    /// A described tool.
+    Described(ToolDescribed),
+}
+
+/// A tool with a description and a schema.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ToolDescribed {
+    /// See [`ToolSpec::name`].
+    pub name: String,
+    /// See [`ToolSpec::description`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// See [`ToolSpec::parameters`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub parameters: Option<JsonObject>,
+}
+
+impl ToolEntry {
+    /// The tool that this entry means.
+    pub fn spec(&self) -> ToolSpec {
+        match self {
+            Self::Name(name) => ToolSpec { name: name.clone(), description: None, parameters: None },
+            Self::Described(tool) => {
+                ToolSpec { name: tool.name.clone(), description: tool.description.clone(), parameters: tool.parameters.clone() }
+            }
+        }
+    }
+}
+
+/// What a config says, of one version. Stored as one JSON text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigBody {
+    /// 1–200 characters, unique in the tenant.
+    pub name: String,
+    /// Where the tools run.
+    #[serde(default)]
+    pub agent_type: AgentType,
+    /// The system prompt, with `{variables}`.
+    #[serde(default)]
+    pub system_prompt: String,
+    /// Which model answers.
+    pub model_config: ModelConfig,
+    /// The tools, 128 at most.
+    #[serde(default)]
+    pub tools_config: Vec<ToolEntry>,
+    /// What to do with a conversation that outgrows the window.
+    #[serde(default)]
+    pub context_policy: ContextPolicy,
+    /// Sandboxed only: the image to run in.
+    #[serde(default)]
+    pub workspace_image: Option<String>,
+    /// Sandboxed only: write-only secrets by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace_secrets: Option<BTreeMap<String, String>>,
+    /// The caller's own remarks.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub metadata: JsonObject,
+}
+
+/// A config as the API shows it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Config {
+    /// The config's id.
+    pub id: ConfigId,
+    /// The same value, under the name that chat's path uses.
+    pub config_id: ConfigId,
+    /// Counts the writes, from 1.
+    pub version: u32,
+    /// What it says.
+    #[serde(flatten)]
+    pub body: ConfigBody,
+    /// The variables that the prompt uses.
+    pub template_variables: Vec<String>,
+    /// When it was made.
+    pub created_at: Time,
+    /// When it was last written.
+    pub updated_at: Time,
+}
+
+/// One version of a config.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ConfigVersion {
+    /// Counts the writes, from 1.
+    pub version: u32,
+    /// What it said.
+    #[serde(flatten)]
+    pub body: ConfigBody,
+    /// Who wrote it.
+    pub created_by: UserId,
+    /// When.
+    pub created_at: Time,
+}
+
+/// A value of a template variable.
+pub type TemplateVars = BTreeMap<String, Json>;

@@ -1,0 +1,64 @@
+//! Lists: what a caller asks for and what they get.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Which way a list runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Oldest first.
+    Asc,
+    /// Newest first.
+    Desc,
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// 1–100 rows.
+    pub limit: u32,
+    /// Begin behind this id, in the list's order.
+    pub after: Option<String>,
+    /// End before this id, in the list's order.
+    pub before: Option<String>,
+    /// The list's order.
+    pub order: Order,
+}
+
+impl Page {
+    /// The most rows of one answer.
+    pub const LIMIT_MAX: u32 = 100;
+    /// The rows of an answer when the caller names no number.
+    pub const LIMIT_DEFAULT: u32 = 20;
+
+    /// The first rows in this order.
+    pub fn first(limit: u32, order: Order) -> Self {
+        Self { limit, after: None, before: None, order }
+    }
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct List<T: ToSchema> {
+    /// Always `list`.
+    pub object: &'static str,
+    /// The rows, in the order asked for.
+    pub data: Vec<T>,
+    /// The id of the first row, if there is one.
+    pub first_id: Option<String>,
+    /// The id of the last row, if there is one.
+    pub last_id: Option<String>,
+    /// Whether rows follow behind the last.
+    pub has_more: bool,
+}
+
+impl<T: ToSchema> List<T> {
+    /// From rows of which at most `limit + 1` were read: the one too many only says that there is more.
+    pub fn from_rows(mut data: Vec<T>, limit: u32, id: impl Fn(&T) -> String) -> Self {
+        let limit = limit as usize;
+        let has_more = data.len() > limit;
+        data.truncate(limit);
+        Self { object: "list", first_id: data.first().map(&id), last_id: data.last().map(&id), data, has_more }
+    }
+}

@@ -1,0 +1,1 @@
+//! The anthropic part; see `provider`.

@@ -1,0 +1,1 @@
+//! The ollama part; see `provider`.

@@ -1,0 +1,1 @@
+//! The openai part; see `provider`.

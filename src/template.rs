@@ -1,0 +1,1 @@
+//! Prompt templates: `{identifier}` and nothing else. Pure.
