@@ -110,10 +110,9 @@ mod tests {
     #[test]
     fn times_are_rfc_3339_in_utc_with_milliseconds() {
         let time = Time::from_ms(1_795_000_000_007);
-        assert_eq!(time.to_string(), "2026-11-18T09:46:40.007Z");
-        assert_eq!("2026-11-18T10:46:40.007+01:00".parse(), Ok(time));
-        assert_eq!(time.date_in("Pacific/Kiritimati"), "2026-11-18");
-        assert_eq!(time.plus(Duration::from_secs(3600 * 5)).date_in("Pacific/Kiritimati"), "2026-11-19");
+        assert_eq!(time.to_string(), "2026-11-18T11:06:40.007Z");
+        assert_eq!("2026-11-18T12:06:40.007+01:00".parse(), Ok(time));
+        assert_eq!(time.date_in("Pacific/Kiritimati"), "2026-11-19");
         assert_eq!(time.date_in("No/Where"), "2026-11-18");
     }
 }

@@ -1,0 +1,152 @@
+//! The table of endpoints: method, path, who may ask, what goes in and out, and the handler. Routing, the door, the OpenAPI document and the
+//! coverage test all read this one table, so that none of them can know an endpoint that the others do not.
+
+use super::call::{OpenCall, OperatorCall, Reply, TenantCall, UserCall};
+use crate::{error::Result, model::Role};
+use std::{future::Future, pin::Pin};
+use utoipa::{
+    ToSchema,
+    openapi::{RefOr, schema::Schema},
+};
+
+/// What a handler returns.
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Reply>> + Send + 'a>>;
+
+/// A handler, by what it takes to be let in.
+#[derive(Clone, Copy)]
+pub enum Handler {
+    /// Anyone.
+    Open(for<'a> fn(OpenCall<'a>) -> Answer<'a>),
+    /// Anyone, but bounded strictly for each address: sign-in and the like, where passwords are hashed or mails sent.
+    Credentials(for<'a> fn(OpenCall<'a>) -> Answer<'a>),
+    /// A user token of a verified user.
+    User(for<'a> fn(UserCall<'a>) -> Answer<'a>),
+    /// A key with at least this role.
+    Tenant(Role, for<'a> fn(TenantCall<'a>) -> Answer<'a>),
+    /// A key with at least this role, or a user token (the tenant then stands in the body).
+    TenantOrUser(Role, for<'a> fn(TenantCall<'a>) -> Answer<'a>, for<'a> fn(UserCall<'a>) -> Answer<'a>),
+    /// The operator token.
+    Operator(for<'a> fn(OperatorCall<'a>) -> Answer<'a>),
+    /// Loopback, or the operator token: what the operator's own network reads.
+    Ops(for<'a> fn(OpenCall<'a>) -> Answer<'a>),
+}
+
+/// One schema, and the named ones it refers to.
+pub type SchemaParts = (RefOr<Schema>, Vec<(String, RefOr<Schema>)>);
+
+/// One endpoint.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// Resource first, verb second: `ConfigCreate`. The OpenAPI `operationId`.
+    pub name: &'static str,
+    /// `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
+    pub method: &'static str,
+    /// Such as `/api/v1/configs/{id}`.
+    pub path: &'static str,
+    /// Who may ask, and what answers.
+    pub handler: Handler,
+    /// The group in the documentation.
+    pub tag: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// More, in Markdown.
+    pub description: &'static str,
+    /// Query parameters: name and meaning.
+    pub query: Vec<(&'static str, &'static str)>,
+    /// Request headers beyond the credential: name and meaning.
+    pub headers: Vec<(&'static str, &'static str)>,
+    /// The body's schema, and whether it may be left out.
+    pub body: Option<(fn() -> SchemaParts, &'static str)>,
+    /// The answer's status, media type and schema (none for 204).
+    pub answers: Vec<(u16, &'static str, Option<fn() -> SchemaParts>)>,
+    /// Codes of the contract that this endpoint may answer beyond those that every endpoint of its kind does.
+    pub errors: &'static [&'static str],
+}
+
+fn schema_of<T: ToSchema>() -> SchemaParts {
+    let mut parts = Vec::new();
+    T::schemas(&mut parts);
+    (T::schema(), parts)
+}
+
+impl Endpoint {
+    /// A new endpoint; the documentation is added by the methods below.
+    pub fn new(name: &'static str, method: &'static str, path: &'static str, handler: Handler) -> Self {
+        Self {
+            name,
+            method,
+            path,
+            handler,
+            tag: "",
+            summary: "",
+            description: "",
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: None,
+            answers: Vec::new(),
+            errors: &[],
+        }
+    }
+
+    /// Group and one line.
+    #[must_use]
+    pub fn about(self, tag: &'static str, summary: &'static str) -> Self {
+        Self { tag, summary, ..self }
+    }
+
+    /// More words, in Markdown.
+    #[must_use]
+    pub fn describe(self, description: &'static str) -> Self {
+        Self { description, ..self }
+    }
+
+    /// A query parameter.
+    #[must_use]
+    pub fn query(mut self, name: &'static str, meaning: &'static str) -> Self {
+        self.query.push((name, meaning));
+        self
+    }
+
+    /// The query parameters of every list.
+    #[must_use]
+    pub fn paged(self) -> Self {
+        self.query("limit", "1–100 rows; 20 by default")
+            .query("after", "begin behind this id")
+            .query("before", "end before this id")
+            .query("order", "asc or desc")
+    }
+
+    /// A request header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, meaning: &'static str) -> Self {
+        self.headers.push((name, meaning));
+        self
+    }
+
+    /// A JSON body of this type.
+    #[must_use]
+    pub fn body<T: ToSchema>(mut self) -> Self {
+        self.body = Some((schema_of::<T>, "application/json"));
+        self
+    }
+
+    /// A JSON answer of this type.
+    #[must_use]
+    pub fn answers<T: ToSchema>(mut self, status: u16) -> Self {
+        self.answers.push((status, "application/json", Some(schema_of::<T>)));
+        self
+    }
+
+    /// An answer that is no JSON object of ours: a media type, or `""` for none (204).
+    #[must_use]
+    pub fn answers_raw(mut self, status: u16, media_type: &'static str) -> Self {
+        self.answers.push((status, media_type, None));
+        self
+    }
+
+    /// Codes of the contract that this endpoint may answer in particular.
+    #[must_use]
+    pub fn errors(self, errors: &'static [&'static str]) -> Self {
+        Self { errors, ..self }
+    }
+}
