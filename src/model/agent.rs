@@ -40,6 +40,26 @@ pub struct ModelRef {
     pub model: String,
 }
 
+/// How a model wants to be asked, where that differs between models of one wire. From the rate card; all false is the plain case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelFacts {
+    /// OpenAI: takes `max_completion_tokens`, and sampling parameters only with reasoning effort `none`, if at all.
+    pub reasoning: bool,
+    /// OpenAI: function tools need `reasoning_effort` sent as `none`.
+    pub tools_effort_none: bool,
+    /// OpenAI: Chat Completions takes no function tools at all.
+    pub tools_refused: bool,
+    /// Refuses any `temperature`, `top_p`, `top_k`.
+    pub sampling_refused: bool,
+    /// Refuses a `tool_choice` that forces a tool.
+    pub forced_tools_refused: bool,
+    /// Thinking blocks are valid only behind the very same system prompt, tools and earlier messages.
+    pub thinking_bound: bool,
+    /// Thinks unless told otherwise.
+    pub thinking_default: bool,
+}
+
 /// Which model answers, and how it is asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ModelConfig {
