@@ -4,7 +4,10 @@
 //! here, from a proved credential, and only they lead to a tenant's data.
 
 mod access;
+mod configs;
 mod engine;
+mod rows;
+mod select;
 mod sqlite;
 mod tenant;
 
