@@ -1,5 +1,16 @@
 //! The server's configuration: every setting and every limit, with its default. Flags win over environment over file over defaults.
 
+mod address;
+mod apply;
+mod load;
+mod print;
+mod source;
+
+pub use apply::SETTINGS;
+pub(crate) use load::public_url;
+pub use print::{Provenance, Shown};
+pub use source::{Origin, Sources};
+
 use crate::provider::Wire;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 use zeroize::Zeroizing;
