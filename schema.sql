@@ -19,6 +19,7 @@ CREATE TABLE user_tokens (
     user_id    TEXT NOT NULL REFERENCES users (id),
     kind       TEXT NOT NULL CHECK (kind IN ('access', 'verify', 'reset')),
     hash       TEXT NOT NULL UNIQUE,                    -- blake3 of 256 random bits: no dictionary reaches it
+    password_hash TEXT,                                 -- verify: the password of that registration, the user's once it is proved
     created_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL
 ) STRICT;

@@ -255,6 +255,8 @@ limits! {
     busy_timeout_ms: ms = Duration::from_secs(5);
     /// Key proofs (argon2) that wait for a core.
     key_checks_queue_max: count = 256;
+    /// Passwords that wait for a core to be hashed on.
+    password_checks_queue_max: count = 64;
     /// How long a proof of a key is remembered.
     key_proof_ms: ms = Duration::from_secs(600);
     /// Proofs remembered at once.
@@ -263,6 +265,20 @@ limits! {
     user_token_ms: ms = Duration::from_secs(30 * 24 * 3600);
     /// How long a verification or reset mail can be used.
     mail_token_ms: ms = Duration::from_secs(24 * 3600);
+    /// How long an invitation to a tenant stands.
+    invitation_ms: ms = Duration::from_secs(30 * 24 * 3600);
+    /// User tokens of one user; a new one ends the oldest.
+    user_tokens_max: count = 64;
+    /// Tenants that one user may belong to and still make another.
+    tenants_per_user_max: count = 100;
+    /// Members and invitations of one tenant.
+    members_per_tenant_max: count = 1_000;
+    /// Keys of one tenant that are neither revoked nor expired.
+    keys_per_tenant_max: count = 1_000;
+    /// Mails that wait to be sent.
+    mail_queue_max: count = 256;
+    /// Mails an hour to one address.
+    mails_per_address_per_hour: count = 20;
     /// How long a rotated key lasts beside its successor.
     rotate_overlap_ms: ms = Duration::from_secs(24 * 3600);
     /// Free bytes on the data directory's disk below which no turn starts.

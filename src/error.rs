@@ -29,6 +29,8 @@ pub enum Error {
     MissingCredentials,
     InvalidApiKey,
     InvalidToken,
+    /// Wrong address or password at sign-in: 401 `invalid_login`, the same for both.
+    InvalidLogin,
 
     InsufficientCredit {
         required: Money,

@@ -1,7 +1,8 @@
 //! People, tenants, keys and roles.
 
 use crate::{clock::Time, ids::*, money::Money};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
 use utoipa::ToSchema;
 
 /// What a member of a tenant may do; each role may all that the ones before it may.
@@ -111,7 +112,7 @@ pub struct Tenant {
 }
 
 /// The answer to making a tenant: the only time the first key is shown.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Clone, Serialize, ToSchema)]
 pub struct TenantCreated {
     /// The tenant's id.
     pub id: TenantId,
@@ -155,13 +156,94 @@ pub struct Key {
 }
 
 /// A key just made: the only time its text is shown.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Clone, Serialize, ToSchema)]
 pub struct KeyCreated {
     /// The key's properties.
     #[serde(flatten)]
     pub properties: Key,
     /// The key's text, shown once.
     pub key: String,
+}
+
+// Never the key's text.
+impl fmt::Debug for TenantCreated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TenantCreated").field("id", &self.id).field("api_key_id", &self.api_key_id).finish_non_exhaustive()
+    }
+}
+
+// Never the key's text.
+impl fmt::Debug for KeyCreated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyCreated").field("properties", &self.properties).finish_non_exhaustive()
+    }
+}
+
+/// A user token just made: the only time its text is shown.
+#[derive(Clone, Serialize, ToSchema)]
+pub struct AccessToken {
+    /// The token, for `Authorization: Bearer`.
+    pub access_token: String,
+    /// Always `Bearer`.
+    pub token_type: &'static str,
+    /// Seconds until it ends by itself.
+    pub expires_in: u64,
+}
+
+// Never the token.
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken").field("expires_in", &self.expires_in).finish_non_exhaustive()
+    }
+}
+
+/// What to change in a tenant; what is left out stays.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantPatch {
+    /// The new name, 1–200 characters.
+    pub name: Option<String>,
+    /// The new IANA time zone, such as `Europe/Vienna`.
+    pub time_zone: Option<String>,
+}
+
+/// What to change in a key; what is left out stays, `null` takes a limit away.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPatch {
+    /// The new name, 1–200 characters.
+    pub name: Option<String>,
+    /// When it should end by itself; `null` for never.
+    #[serde(default, deserialize_with = "null_or")]
+    #[schema(value_type = Option<Time>)]
+    pub expires_at: Option<Option<Time>>,
+    /// The most it may ever spend; `null` for no limit of its own.
+    #[serde(default, deserialize_with = "null_or")]
+    #[schema(value_type = Option<Money>)]
+    pub spend_limit: Option<Option<Money>>,
+}
+
+/// Tells `null` from a field that was left out.
+fn null_or<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// Who should be a member.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemberInput {
+    /// Their address. Someone without an account gets an invitation by mail.
+    pub email: String,
+    /// What they may do; at most the asker's own role, `member` by default.
+    pub role: Option<Role>,
+}
+
+/// What to change in a member.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemberPatch {
+    /// What they may do from now on.
+    pub role: Role,
 }
 
 /// What a new key should be.

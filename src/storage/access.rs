@@ -1,6 +1,14 @@
 //! Who is asking: witnesses that only this folder can make, each from a credential that was proved.
 
-use crate::{clock::Time, ids::*, model::Role, money::Money};
+use super::{Storage, TenantStore};
+use crate::{
+    clock::Time,
+    config::Secret,
+    error::{Error, Result},
+    ids::*,
+    model::Role,
+    money::Money,
+};
 use std::sync::Arc;
 
 /// A proved API key: one user, one tenant, one role, and so one file. Valid for this request; [`super::Storage::principal_again`] looks again.
@@ -80,4 +88,47 @@ impl SignedIn {
 #[derive(Debug, Clone)]
 pub struct Operator {
     pub(super) _made_here: (),
+}
+
+impl Storage {
+    /// Proves an API key as it was presented. One and the same [`Error::InvalidApiKey`] for what is unknown, wrong, revoked, expired, or
+    /// whose member, user or tenant is gone; [`Error::TooManyChecks`] when too many proofs wait for a core.
+    pub async fn principal_by_key(&self, _presented: &str) -> Result<Principal> {
+        todo!()
+    }
+
+    /// Looks again whether the key still stands, and what it may do now. Cheap: before each hold, and twice a second in open streams.
+    pub fn principal_again(&self, _who: &Principal) -> Result<Principal> {
+        todo!()
+    }
+
+    /// The way to the tenant's data, its file kept open as long as the store lives.
+    pub async fn tenant_store(&self, _who: &Principal) -> Result<TenantStore> {
+        todo!()
+    }
+
+    /// Proves a user token as it was presented: [`Error::InvalidToken`] if it does not stand, [`Error::EmailNotVerified`] if only the
+    /// address is not proved yet. Cheap enough for an async thread.
+    pub fn signed_in(&self, _presented: &str) -> Result<SignedIn> {
+        todo!()
+    }
+
+    /// The operator, for whoever could open the data directory: the command line. No request handler may call this.
+    pub fn operator_here(&self) -> Operator {
+        Operator { _made_here: () }
+    }
+
+    /// The operator, by the token that the configuration holds. [`Error::InvalidToken`] otherwise; the time it takes tells nothing.
+    pub fn operator_by_token(&self, presented: &str, configured: &Secret) -> Result<Operator> {
+        // Hashes compare in constant time, and hide the lengths.
+        if blake3::hash(presented.as_bytes()) == blake3::hash(configured.expose().as_bytes()) {
+            return Ok(Operator { _made_here: () });
+        }
+        Err(Error::InvalidToken)
+    }
+
+    /// The way to one tenant's data for the operator's own methods of this folder: the wallet, never content.
+    pub(super) async fn operator_store(&self, _operator: &Operator, _tenant: TenantId) -> Result<TenantStore> {
+        todo!()
+    }
 }

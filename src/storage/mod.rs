@@ -6,10 +6,14 @@
 mod access;
 mod configs;
 mod engine;
+mod keys;
+mod members;
 mod rows;
 mod select;
 mod sqlite;
 mod tenant;
+mod tenants;
+mod users;
 
 pub use access::{Operator, Principal, SignedIn};
 pub use tenant::TenantStore;
