@@ -134,6 +134,17 @@ CREATE TABLE conversations (
 ) STRICT;
 CREATE INDEX conversations_by_config ON conversations (tenant_id, config_id, id);
 
+-- A conversation's metadata once more, a row a key, so that lists can be filtered by it: strings as they are, numbers and booleans as JSON.
+CREATE TABLE conversation_metadata (
+    tenant_id       TEXT NOT NULL REFERENCES tenant (id),
+    conversation_id TEXT NOT NULL,
+    key             TEXT NOT NULL,
+    value           TEXT NOT NULL,
+    PRIMARY KEY (tenant_id, conversation_id, key),
+    FOREIGN KEY (tenant_id, conversation_id) REFERENCES conversations (tenant_id, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX conversation_metadata_by_value ON conversation_metadata (tenant_id, key, value, conversation_id);
+
 CREATE TABLE messages (
     tenant_id       TEXT NOT NULL REFERENCES tenant (id),
     conversation_id TEXT NOT NULL,
@@ -188,6 +199,7 @@ CREATE TABLE turns (
     PRIMARY KEY (tenant_id, id)
 ) STRICT;
 CREATE UNIQUE INDEX turns_running ON turns (tenant_id, conversation_id) WHERE state = 'running';
+CREATE INDEX turns_by_conversation ON turns (tenant_id, conversation_id);
 
 CREATE TABLE idempotency (
     tenant_id   TEXT NOT NULL REFERENCES tenant (id),
@@ -202,6 +214,7 @@ CREATE TABLE idempotency (
     PRIMARY KEY (tenant_id, route, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_by_age ON idempotency (tenant_id, created_at);
+CREATE INDEX idempotency_by_turn ON idempotency (tenant_id, turn_id);
 
 -- What the tenant may spend. The CHECK is the last of the guards of "settled + held never exceeds deposited".
 CREATE TABLE wallet (
@@ -301,3 +314,4 @@ CREATE TABLE logs (
 ) STRICT;
 CREATE UNIQUE INDEX logs_by_id ON logs (tenant_id, id);
 CREATE INDEX logs_by_time ON logs (tenant_id, created_at);
+CREATE INDEX logs_by_conversation ON logs (tenant_id, conversation_id) WHERE conversation_id IS NOT NULL;

@@ -23,6 +23,13 @@ pub(super) enum Param<'a> {
     Blob(&'a [u8]),
 }
 
+impl<'a> Param<'a> {
+    /// A text, or NULL.
+    pub(super) fn text_opt(text: Option<&'a str>) -> Self {
+        text.map_or(Self::Null, Self::Text)
+    }
+}
+
 /// A row on its way out. Columns count from 0; a wrong type is an internal error.
 pub(super) trait Row {
     fn int(&self, column: usize) -> Result<i64>;

@@ -5,8 +5,11 @@
 
 mod access;
 mod configs;
+mod conversations;
 mod engine;
 mod keys;
+mod ledger;
+mod logs;
 mod members;
 mod rows;
 mod select;
@@ -16,6 +19,8 @@ mod tenants;
 mod users;
 
 pub use access::{Operator, Principal, SignedIn};
+pub use conversations::{ConversationChange, ConversationFilter};
+pub use logs::{LogFilter, UsageAsk, UsageGroup};
 pub use tenant::TenantStore;
 
 use crate::{

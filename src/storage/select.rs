@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 /// A parameter that is kept until the statement runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
+    Null,
     Int(i64),
     Text(String),
 }
@@ -23,6 +24,7 @@ pub(super) enum Value {
 impl Value {
     pub(super) fn param(&self) -> Param<'_> {
         match self {
+            Self::Null => Param::Null,
             Self::Int(number) => Param::Int(*number),
             Self::Text(text) => Param::Text(text),
         }
@@ -66,12 +68,28 @@ impl Select {
         Self { sql: sql.to_owned(), values: Vec::new() }
     }
 
-    /// One more condition; each `?` in it stands for this value.
+    /// One more condition on one value, which the `?` in it stands for.
     pub(super) fn and(&mut self, condition: &str, value: impl Into<Value>) {
-        self.values.push(value.into());
-        let number = format!("?{}", self.values.len() + 1);
+        self.and_all(condition, [value.into()]);
+    }
+
+    /// One more condition; each bare `?` in it stands for the next of these values.
+    pub(super) fn and_all(&mut self, condition: &str, values: impl IntoIterator<Item = Value>) {
         self.sql.push_str(" AND ");
-        self.sql.push_str(&condition.replace('?', &number));
+        let mut values = values.into_iter();
+        let mut parts = condition.split('?');
+        self.sql.push_str(parts.next().unwrap_or_default());
+        for part in parts {
+            self.sql.push('?');
+            // `?1` is the tenant's id already.
+            if !part.starts_with(|next: char| next.is_ascii_digit())
+                && let Some(value) = values.next()
+            {
+                self.values.push(value);
+                self.sql.push_str(&(self.values.len() + 1).to_string());
+            }
+            self.sql.push_str(part);
+        }
     }
 
     /// The same, when there is a value.
