@@ -1,16 +1,17 @@
 //! Everything a request may use, wired once at start.
 
-use crate::{clock::Clock, config::Config, mail::Mailer, provider::client::Client, rates::RateCard, storage::Storage};
+use crate::{clock::Clock, config::Config, mail::Mailer, metrics::Metrics, provider::client::Client, rates::RateCard, storage::Storage};
 use arc_swap::ArcSwap;
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
+use tokio_util::sync::CancellationToken;
 
 /// What the server is made of. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
-    inner: Arc<Parts>,
+    inner: Arc<Wired>,
 }
 
-/// The parts of an [`App`].
+/// The parts of an [`App`] that are made outside.
 pub struct Parts {
     /// The configuration in force.
     pub config: Config,
@@ -26,16 +27,32 @@ pub struct Parts {
     pub clock: Clock,
 }
 
-impl std::ops::Deref for App {
+/// The parts, and what they share while they run.
+pub struct Wired {
+    parts: Parts,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Cancelled when the server begins to stop: no new turn may start, and whoever waits for something idle may give up.
+    pub stopping: CancellationToken,
+}
+
+impl Deref for App {
+    type Target = Wired;
+    fn deref(&self) -> &Wired {
+        &self.inner
+    }
+}
+
+impl Deref for Wired {
     type Target = Parts;
     fn deref(&self) -> &Parts {
-        &self.inner
+        &self.parts
     }
 }
 
 impl App {
     /// Wires the parts together.
     pub fn new(parts: Parts) -> Self {
-        Self { inner: Arc::new(parts) }
+        Self { inner: Arc::new(Wired { parts, metrics: Metrics::new(), stopping: CancellationToken::new() }) }
     }
 }

@@ -161,6 +161,8 @@ pub struct LimitInfo {
 limits! {
     /// Connections open at once.
     connections_max: count = 4_096;
+    /// Requests running at once on one HTTP/2 connection.
+    connection_streams_max: count = 100;
     /// Time to send all request headers.
     header_timeout_ms: ms = Duration::from_secs(15);
     /// Time to send the request body.

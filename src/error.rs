@@ -58,7 +58,7 @@ pub enum Error {
     NoSuchRoute,
 
     MethodNotAllowed {
-        allowed: &'static str,
+        allowed: String,
     },
     RequestTimeout,
     LengthRequired,

@@ -9,6 +9,7 @@ pub mod error;
 pub mod http;
 pub mod ids;
 pub mod mail;
+pub mod metrics;
 pub mod model;
 pub mod money;
 pub mod provider;

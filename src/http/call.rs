@@ -79,6 +79,8 @@ pub enum Reply {
     Events { events: tokio::sync::mpsc::Receiver<Bytes>, headers: Vec<(&'static str, String)> },
     /// A page or asset from the binary.
     Page { content_type: &'static str, body: Bytes, headers: Vec<(&'static str, String)> },
+    /// 304: the client's copy is still good.
+    NotModified { headers: Vec<(&'static str, String)> },
 }
 
 impl Reply {
@@ -102,12 +104,22 @@ impl Reply {
     #[must_use]
     pub fn with_header(mut self, name: &'static str, value: impl ToString) -> Self {
         match &mut self {
-            Self::Json { headers, .. } | Self::Events { headers, .. } | Self::Page { headers, .. } => {
-                headers.push((name, value.to_string()))
+            Self::Json { headers, .. } | Self::Events { headers, .. } | Self::Page { headers, .. } | Self::NotModified { headers } => {
+                headers.push((name, value.to_string()));
             }
             Self::Nothing => {}
         }
         self
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Json { status, .. } => *status,
+            Self::Nothing => 204,
+            Self::Events { .. } | Self::Page { .. } => 200,
+            Self::NotModified { .. } => 304,
+        }
     }
 }
 

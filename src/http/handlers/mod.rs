@@ -1,8 +1,11 @@
 //! What each endpoint does: one file a resource. A handler parses, asks storage or the agent, and replies; it decides nothing else.
 
+mod health;
+
 use super::endpoint::Endpoint;
 
-/// Every endpoint of the server.
+/// Every endpoint of the server, in the order of the documentation.
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    Vec::new()
+    let resources = [health::endpoints()];
+    resources.into_iter().flatten().collect()
 }

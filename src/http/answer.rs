@@ -1,0 +1,119 @@
+//! From a reply or an error to a response: status, headers that every answer has, and the body.
+
+use super::{body::Out, call::Reply, limit, problem, sse::EventBody};
+use crate::{app::App, error::Result, ids::RequestId};
+use bytes::Bytes;
+use hyper::{
+    HeaderMap, Response, StatusCode,
+    header::{self, HeaderName, HeaderValue},
+};
+
+/// What the answer's shape depends on besides the reply.
+pub(super) struct Shape<'a> {
+    pub(super) id: RequestId,
+    /// Only the headers are wanted.
+    pub(super) head: bool,
+    /// The connection is not to be used again.
+    pub(super) close: bool,
+    pub(super) left: &'a [limit::Left],
+}
+
+/// The page that explains the codes; problem types point into it.
+pub(super) fn error_docs(app: &App) -> String {
+    format!("{}/docs/errors", app.config.public_url)
+}
+
+pub(super) fn response(app: &App, outcome: Result<Reply>, shape: &Shape<'_>) -> Response<Out> {
+    let mut headers = HeaderMap::new();
+    let (status, body) = match outcome {
+        Ok(reply) => succeed(app, reply, &mut headers),
+        Err(error) => {
+            let parts = problem::problem_of(&error);
+            put(&mut headers, "content-type", "application/problem+json");
+            if let Some(wait) = parts.retry_after {
+                put(&mut headers, "retry-after", &problem::whole_seconds(wait).to_string());
+            }
+            if let Some(methods) = &parts.allow {
+                put(&mut headers, "allow", methods);
+            }
+            if parts.status() == 401 {
+                put(&mut headers, "www-authenticate", "Bearer realm=\"nimblesite\"");
+            }
+            (parts.status(), Out::whole(parts.body(shape.id, &error_docs(app))))
+        }
+    };
+    finish(app, &mut headers, shape);
+    let body = if shape.head { without_body(&mut headers, &body) } else { body };
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.headers_mut() = headers;
+    response
+}
+
+fn succeed(app: &App, reply: Reply, headers: &mut HeaderMap) -> (u16, Out) {
+    let (status, content_type, body, extra) = match reply {
+        Reply::Json { status, body, headers } => (status, "application/json", Out::whole(body), headers),
+        Reply::Nothing => return (204, Out::whole(Bytes::new())),
+        Reply::Page { content_type, body, headers } => (200, content_type, Out::whole(body), headers),
+        Reply::NotModified { headers: extra } => {
+            put_all(headers, extra);
+            return (304, Out::whole(Bytes::new()));
+        }
+        Reply::Events { events, headers } => {
+            let held = Box::new(app.metrics.stream_opened());
+            let body = EventBody::new(events, app.config.limits.keepalive_ms, held);
+            (200, "text/event-stream", Out::Events(body), headers)
+        }
+    };
+    put(headers, "content-type", content_type);
+    if content_type == "text/event-stream" {
+        // Proxies that collect an answer before they pass it on would hide the stream.
+        put(headers, "x-accel-buffering", "no");
+    }
+    put_all(headers, extra);
+    (status, body)
+}
+
+/// What every answer has, unless the reply says it better.
+fn finish(app: &App, headers: &mut HeaderMap, shape: &Shape<'_>) {
+    put(headers, "x-request-id", &shape.id.to_string());
+    if let Some((policy, now)) = limit::fields(shape.left) {
+        put(headers, "ratelimit-policy", &policy);
+        put(headers, "ratelimit", &now);
+    }
+    if shape.close {
+        put(headers, "connection", "close");
+    }
+    let mut otherwise = |name: &'static str, value: &'static str| {
+        headers.entry(HeaderName::from_static(name)).or_insert(HeaderValue::from_static(value));
+    };
+    otherwise("cache-control", "no-store");
+    otherwise("content-security-policy", "default-src 'none'; frame-ancestors 'none'");
+    otherwise("x-content-type-options", "nosniff");
+    otherwise("referrer-policy", "no-referrer");
+    otherwise("cross-origin-resource-policy", "same-origin");
+    if app.config.tls.is_some() {
+        otherwise("strict-transport-security", "max-age=31536000");
+    }
+}
+
+/// The answer to HEAD says how long the body would have been.
+fn without_body(headers: &mut HeaderMap, body: &Out) -> Out {
+    if let Some(length) = hyper::body::Body::size_hint(body).exact() {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Out::Whole(None)
+}
+
+fn put_all(headers: &mut HeaderMap, extra: Vec<(&'static str, String)>) {
+    for (name, value) in extra {
+        put(headers, name, &value);
+    }
+}
+
+/// Sets a header. A value that no header may have is left out: it can only be a defect, and no reason to lose the answer.
+fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,176 @@
+//! The door: what every request passes, in one order. Route, credential, rate, role, query, body, handler; whoever is refused at one of them
+//! has cost no more than the ones before it.
+
+use super::{
+    answer::{self, Shape},
+    body::{self, Out},
+    call::{OpenCall, OperatorCall, Reply, Request, TenantCall, UserCall},
+    credential::{self, Entered},
+    endpoint::Endpoint,
+    limit::{Left, Limiter},
+    query, refused,
+    route::Table,
+    trace,
+};
+use crate::{
+    app::App,
+    config::Limits,
+    error::{Error, Result},
+    ids::RequestId,
+    model::Role,
+    storage::Principal,
+};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use hyper::{Response, Version, body::Body, body::Incoming, header, http::request::Parts};
+use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use tracing::Instrument;
+
+/// What answers requests.
+pub(super) struct Door {
+    pub(super) app: App,
+    pub(super) limiter: Limiter,
+    pub(super) table: &'static Table,
+}
+
+/// What is known of a request so far, for its answer and its log line.
+pub(super) struct Seen {
+    pub(super) id: RequestId,
+    pub(super) peer: IpAddr,
+    pub(super) arrived: Instant,
+    pub(super) endpoint: Option<&'static Endpoint>,
+    pub(super) who: Option<Principal>,
+    pub(super) left: Vec<Left>,
+}
+
+impl Door {
+    /// Answers one request. It never fails and never panics: whatever goes wrong becomes an answer.
+    pub(super) async fn answer(self: Arc<Self>, peer: IpAddr, request: hyper::Request<Incoming>) -> Response<Out> {
+        let mut seen = Seen { id: RequestId::new(), peer, arrived: Instant::now(), endpoint: None, who: None, left: Vec::new() };
+        let (head, mut body) = request.into_parts();
+        let span = trace::span(&seen, &head);
+        let outcome = async {
+            let passing = AssertUnwindSafe(self.pass(&head, &mut body, &mut seen)).catch_unwind().await;
+            let outcome = passing.unwrap_or_else(|panic| {
+                self.app.metrics.panicked();
+                Err(Error::internal(format!("a panic: {}", trace::panic_text(panic.as_ref()))))
+            });
+            if outcome.is_err() && !body.is_end_stream() {
+                body::drain(&mut body, &self.app.config.limits).await;
+            }
+            trace::ended(&self.app, &seen, &head, &outcome);
+            outcome
+        }
+        .instrument(span)
+        .await;
+        let shape = Shape { id: seen.id, head: head.method == hyper::Method::HEAD, close: closes(&head, &outcome), left: &seen.left };
+        answer::response(&self.app, outcome, &shape)
+    }
+
+    async fn pass(&self, head: &Parts, body: &mut Incoming, seen: &mut Seen) -> Result<Reply> {
+        let limits = &self.app.config.limits;
+        check_head(head, limits)?;
+        let found = self.table.find(head.method.as_str(), head.uri.path())?;
+        let endpoint = found.endpoint;
+        seen.endpoint = Some(endpoint);
+        let entered = self.enter(endpoint, head, seen).await?;
+        let query = query_of(endpoint, head)?;
+        let body = self.body_of(endpoint, head, body).await?;
+        let request =
+            Request { id: seen.id, arrived: seen.arrived, peer: seen.peer, path: found.path, query, headers: head.headers.clone(), body };
+        self.handle(entered, &request).await
+    }
+
+    /// Credential, rate, role.
+    async fn enter(&self, endpoint: &'static Endpoint, head: &Parts, seen: &mut Seen) -> Result<Entered> {
+        if let super::endpoint::Handler::Credentials(_) = endpoint.handler {
+            self.limiter.address(seen.peer, &mut seen.left)?;
+        }
+        let entered = credential::enter(&self.app, endpoint.handler, &head.headers, seen.peer).await?;
+        match &entered {
+            Entered::Tenant(role, _, who) => {
+                seen.who = Some(who.clone());
+                let allowed = self.limiter.key(who.key_id(), who.tenant_id(), &mut seen.left).and_then(|()| check_role(who, *role));
+                if let Err(error) = &allowed {
+                    refused::note(&self.app, seen, who, error).await;
+                }
+                allowed?;
+            }
+            Entered::User(_, who) => self.limiter.user(who.user_id(), &mut seen.left)?,
+            Entered::Open(_) | Entered::Operator(..) => {}
+        }
+        Ok(entered)
+    }
+
+    /// The body, where the method has one. Other methods' bodies mean nothing (RFC 9110 §9.3.1) and are not read.
+    async fn body_of(&self, endpoint: &Endpoint, head: &Parts, body: &mut Incoming) -> Result<Bytes> {
+        if endpoint.method == "GET" {
+            return Ok(Bytes::new());
+        }
+        let limits = &self.app.config.limits;
+        body::check_headers(&head.headers, limits)?;
+        // Without both fields an HTTP/1 request has no body at all (RFC 9112 §6.3), so that a body sent nevertheless would be taken for the
+        // next request. HTTP/2 frames bodies by itself and needs neither field.
+        let unframed = head.version < Version::HTTP_2
+            && !head.headers.contains_key(header::CONTENT_LENGTH)
+            && !head.headers.contains_key(header::TRANSFER_ENCODING);
+        if unframed && endpoint.body.is_some() {
+            return Err(Error::LengthRequired);
+        }
+        body::read(body, limits).await
+    }
+
+    async fn handle(&self, entered: Entered, request: &Request) -> Result<Reply> {
+        let app = &self.app;
+        match entered {
+            Entered::Open(run) => run(OpenCall { app, request }).await,
+            Entered::User(run, who) => run(UserCall { app, who, request }).await,
+            Entered::Operator(run, who) => run(OperatorCall { app, who, request }).await,
+            Entered::Tenant(_, run, who) => {
+                let store = app.storage.tenant_store(&who).await?;
+                run(TenantCall { app, who, store, request }).await
+            }
+        }
+    }
+}
+
+fn check_role(who: &Principal, needed: Role) -> Result<()> {
+    if who.role() >= needed { Ok(()) } else { Err(Error::InsufficientRole { needed: needed.name() }) }
+}
+
+/// What can be wrong with a request's head alone.
+fn check_head(head: &Parts, limits: &Limits) -> Result<()> {
+    let uri_bytes = head.uri.path_and_query().map_or(0, |it| it.as_str().len());
+    if uri_bytes > limits.uri_bytes_max {
+        return Err(Error::UriTooLong { limit_bytes: limits.uri_bytes_max });
+    }
+    // As on the wire: name, colon, space, value, CR LF.
+    let header_bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if header_bytes > limits.header_bytes_max || head.headers.len() > limits.headers_max {
+        return Err(Error::HeadersTooLarge { limit_bytes: limits.header_bytes_max });
+    }
+    // RFC 9112 §3.2: an HTTP/1.1 request without Host, or with two, is answered 400.
+    if head.version == Version::HTTP_11 && head.headers.get_all(header::HOST).iter().count() != 1 {
+        return Err(Error::MalformedRequest { detail: "An HTTP/1.1 request has exactly one Host header.".to_owned() });
+    }
+    Ok(())
+}
+
+/// The query of an API endpoint is checked against the table; pages ignore theirs, as browsers and probes add what they like.
+fn query_of(endpoint: &Endpoint, head: &Parts) -> Result<Vec<(String, String)>> {
+    if !endpoint.path.starts_with("/api/") {
+        return Ok(Vec::new());
+    }
+    let query = query::parse(head.uri.query().unwrap_or_default())?;
+    query::check(endpoint, &query)?;
+    Ok(query)
+}
+
+/// Whether the connection may not be used again. Of a request with both Content-Length and Transfer-Encoding, a smuggler's shape, hyper obeys
+/// the latter and hides the former; RFC 9112 §6.3 has us close after it, so we close after every chunked request that failed, and after
+/// every one whose body did not arrive whole.
+fn closes(head: &Parts, outcome: &Result<Reply>) -> bool {
+    let http_1 = head.version < Version::HTTP_2;
+    let broken = matches!(outcome, Err(Error::RequestTimeout | Error::BodyTooLarge { .. } | Error::MalformedRequest { .. }));
+    http_1 && (broken || head.headers.contains_key(header::TRANSFER_ENCODING))
+}

@@ -1,0 +1,92 @@
+//! What a request leaves in the log: a span while it runs, a line when it ends. Never a credential, never a body.
+
+use super::{call::Reply, door::Seen, problem};
+use crate::{
+    app::App,
+    error::{Error, Result},
+};
+use hyper::http::request::Parts;
+use std::any::Any;
+use tracing::{Span, field};
+
+/// The span of one request. A caller's own `X-Request-Id` and W3C `traceparent` are noted when they are sane.
+pub(super) fn span(seen: &Seen, head: &Parts) -> Span {
+    let span = tracing::info_span!(
+        "request",
+        request_id = %seen.id,
+        client_request_id = field::Empty,
+        trace_id = field::Empty,
+        parent_span_id = field::Empty,
+    );
+    let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(id) = text("x-request-id").filter(|id| is_token(id)) {
+        span.record("client_request_id", id);
+    }
+    if let Some((trace, parent)) = text("traceparent").and_then(parse_traceparent) {
+        span.record("trace_id", trace);
+        span.record("parent_span_id", parent);
+    }
+    span
+}
+
+/// One line, and the counters, for a request that was answered.
+pub(super) fn ended(app: &App, seen: &Seen, head: &Parts, outcome: &Result<Reply>) {
+    let took = seen.arrived.elapsed();
+    let endpoint = seen.endpoint.map_or("none", |endpoint| endpoint.name);
+    let (status, code) = match outcome {
+        Ok(reply) => (reply.status(), ""),
+        Err(error) => {
+            let parts = problem::problem_of(error);
+            (parts.status(), parts.code.code)
+        }
+    };
+    if let Err(Error::Internal { detail }) = outcome {
+        tracing::error!(endpoint, detail, "a request failed inside");
+    }
+    app.metrics.request(endpoint, status, took);
+    let key = seen.who.as_ref().map(|who| field::display(who.key_id()));
+    let tenant = seen.who.as_ref().map(|who| field::display(who.tenant_id()));
+    let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(method = %head.method, endpoint, status, code, milliseconds, peer = %seen.peer, key, tenant, "answered");
+}
+
+/// What a panic said, if it said it in text.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+}
+
+/// Short, and of characters that cannot forge a line of the log.
+fn is_token(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
+}
+
+/// Trace and parent of a `traceparent` (W3C Trace Context, §3.2).
+fn parse_traceparent(text: &str) -> Option<(&str, &str)> {
+    let mut parts = text.split('-');
+    let mut next =
+        |length| parts.next().filter(|part| part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
+    let (version, trace, parent, _flags) = (next(2)?, next(32)?, next(16)?, next(2)?);
+    let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
+    (version != "ff" && !zero(trace) && !zero(parent)).then_some((trace, parent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sane_trace_headers_are_taken() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(parse_traceparent(good), Some(("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")));
+        for bad in [
+            "",
+            "00",
+            &good.replace("4bf9", "4BF9"),
+            &good.replace("00-4", "ff-4"),
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(parse_traceparent(bad), None, "{bad}");
+        }
+        assert!(is_token("req-1.2:3") && !is_token("") && !is_token("a b") && !is_token("a\nb") && !is_token(&"a".repeat(129)));
+    }
+}

@@ -1,0 +1,243 @@
+//! What is counted, for Prometheus. No label ever names a tenant, a key, a user or anything else a caller chose: labels come from fixed sets,
+//! so that neither secrets nor unbounded series can get in.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// All metrics of one server. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    endpoint: &'static str,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EndpointLabel {
+    endpoint: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NameLabel {
+    name: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CallLabels {
+    wire: &'static str,
+    model: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WireLabel {
+    wire: &'static str,
+}
+
+struct Inner {
+    registry: Mutex<Registry>,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Family<EndpointLabel, Histogram>,
+    turns: Family<OutcomeLabel, Counter>,
+    steps: Family<OutcomeLabel, Counter>,
+    holds: Family<OutcomeLabel, Counter>,
+    vendor_calls: Family<CallLabels, Counter>,
+    vendor_seconds: Family<WireLabel, Histogram>,
+    key_checks: Family<OutcomeLabel, Counter>,
+    queues: Family<NameLabel, Gauge>,
+    streams: Gauge,
+    connections: Gauge,
+    breaches: Counter,
+    interrupted: Counter,
+    panics: Counter,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    pub fn new() -> Self {
+        let inner = Inner {
+            registry: Mutex::new(Registry::with_prefix("nimblesite")),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(seconds),
+            turns: Family::default(),
+            steps: Family::default(),
+            holds: Family::default(),
+            vendor_calls: Family::default(),
+            vendor_seconds: Family::new_with_constructor(seconds),
+            key_checks: Family::default(),
+            queues: Family::default(),
+            streams: Gauge::default(),
+            connections: Gauge::default(),
+            breaches: Counter::default(),
+            interrupted: Counter::default(),
+            panics: Counter::default(),
+        };
+        inner.register();
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A request was answered. `endpoint` is the name in the endpoint table, or `none`.
+    pub fn request(&self, endpoint: &'static str, status: u16, took: Duration) {
+        let class = match status / 100 {
+            1 => "1xx",
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            _ => "5xx",
+        };
+        self.inner.requests.get_or_create(&RequestLabels { endpoint, status: class }).inc();
+        self.inner.request_seconds.get_or_create(&EndpointLabel { endpoint }).observe(took.as_secs_f64());
+    }
+
+    /// A turn ended: `completed`, `tool_calls`, `failed`, `cancelled`, `refused`.
+    pub fn turn(&self, outcome: &'static str) {
+        self.inner.turns.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A step ended: `settled`, `estimated`, `free`.
+    pub fn step(&self, outcome: &'static str) {
+        self.inner.steps.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Something happened to a hold: `taken`, `refused`, `settled`, `released`.
+    pub fn hold(&self, outcome: &'static str) {
+        self.inner.holds.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A vendor call ended. `model` is the rate card's own name when the card knows the model, else nothing (counted as `other`): the
+    /// names that callers send must not become labels. `outcome` is a fixed word such as `ok`, `overloaded`, `refused`, `broken`, `timeout`.
+    pub fn vendor_call(&self, wire: &'static str, model: Option<&str>, outcome: &'static str, took: Duration) {
+        let model = model.filter(|name| *name != "*").unwrap_or("other").to_owned();
+        self.inner.vendor_calls.get_or_create(&CallLabels { wire, model, outcome }).inc();
+        self.inner.vendor_seconds.get_or_create(&WireLabel { wire }).observe(took.as_secs_f64());
+    }
+
+    /// A credential was looked at: `ok`, `refused`, `busy`.
+    pub fn key_check(&self, outcome: &'static str) {
+        self.inner.key_checks.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// How much waits in a queue now.
+    pub fn queue(&self, name: &'static str, waiting: usize) {
+        self.inner.queues.get_or_create(&NameLabel { name }).set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    /// A stream of events opened; it counts as open until the guard is dropped.
+    pub fn stream_opened(&self) -> Up {
+        Up::new(&self.inner.streams)
+    }
+
+    /// A connection opened; it counts as open until the guard is dropped.
+    pub fn connection_opened(&self) -> Up {
+        Up::new(&self.inner.connections)
+    }
+
+    /// A vendor reported more usage than its call's bound.
+    pub fn hold_breached(&self) {
+        self.inner.breaches.inc();
+    }
+
+    /// Turns of an earlier life of the server were found cut off and closed.
+    pub fn interrupted(&self, turns: u64) {
+        self.inner.interrupted.inc_by(turns);
+    }
+
+    /// A request's handler panicked and was answered 500.
+    pub fn panicked(&self) {
+        self.inner.panics.inc();
+    }
+
+    /// Everything in the OpenMetrics text format.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.inner.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Ok(text)
+    }
+}
+
+impl Inner {
+    fn register(&self) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.register("http_requests", "Requests answered, by endpoint and class of status", self.requests.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time from a request's head to its answer's head",
+            Unit::Seconds,
+            self.request_seconds.clone(),
+        );
+        registry.register("turns", "Turns ended", self.turns.clone());
+        registry.register("steps", "Steps ended", self.steps.clone());
+        registry.register("holds", "What happened to holds", self.holds.clone());
+        registry.register("vendor_calls", "Calls to vendors, by wire, model of the rate card and outcome", self.vendor_calls.clone());
+        registry.register_with_unit("vendor_call_duration", "Time of calls to vendors", Unit::Seconds, self.vendor_seconds.clone());
+        registry.register("key_checks", "Credentials looked at", self.key_checks.clone());
+        registry.register("queue_length", "What waits in the server's queues", self.queues.clone());
+        registry.register("streams_open", "Streams of events open now", self.streams.clone());
+        registry.register("connections_open", "Connections open now", self.connections.clone());
+        registry.register("hold_breaches", "Vendor reports above the bound", self.breaches.clone());
+        registry.register("turns_interrupted", "Turns that an end of the server cut off", self.interrupted.clone());
+        registry.register("panics", "Requests answered 500 because their handler panicked", self.panics.clone());
+    }
+}
+
+/// Something that is open as long as this lives.
+#[must_use]
+pub struct Up(Gauge);
+
+impl Up {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_names_what_was_counted_and_hides_unknown_models() {
+        let metrics = Metrics::new();
+        metrics.request("ConfigList", 204, Duration::from_millis(3));
+        metrics.vendor_call("openai", None, "ok", Duration::from_secs(2));
+        let stream = metrics.stream_opened();
+        let text = metrics.text().unwrap();
+        assert!(text.contains("nimblesite_http_requests_total{endpoint=\"ConfigList\",status=\"2xx\"} 1"), "{text}");
+        assert!(text.contains("nimblesite_vendor_calls_total{wire=\"openai\",model=\"other\",outcome=\"ok\"} 1"), "{text}");
+        assert!(text.contains("nimblesite_streams_open 1"));
+        drop(stream);
+        assert!(metrics.text().unwrap().contains("nimblesite_streams_open 0"));
+    }
+}
