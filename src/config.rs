@@ -11,7 +11,7 @@ pub(crate) use load::public_url;
 pub use print::{Provenance, Shown};
 pub use source::{Origin, Sources};
 
-use crate::provider::Wire;
+use crate::provider::{BUILT_IN, Wire};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 use zeroize::Zeroizing;
 
@@ -77,6 +77,14 @@ pub struct ProviderConfig {
     pub api_key: Option<Secret>,
     /// Inference parameters that the operator allows beyond the wire's own list.
     pub extra_params: Vec<String>,
+}
+
+impl ProviderConfig {
+    /// Whether calls can be sent: a vendor that answers nobody without a credential needs one.
+    pub fn configured(&self) -> bool {
+        let built_in = BUILT_IN.iter().find(|built_in| built_in.name == self.name);
+        self.api_key.is_some() || built_in.is_none_or(|built_in| !built_in.api_key_required)
+    }
 }
 
 /// The whole configuration in force.
@@ -209,6 +217,8 @@ limits! {
     tools_max: count = 128;
     /// Bytes of all tool schemas of one config.
     tools_bytes_max: count = 256 * 1024;
+    /// Levels that one tool's schema may be nested.
+    tool_schema_depth_max: count = 32;
     /// Fallback models of one config.
     fallbacks_max: count = 8;
     /// Template variables of one conversation.

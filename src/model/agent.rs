@@ -2,8 +2,11 @@
 
 use super::{Json, JsonObject};
 use crate::{clock::Time, ids::*};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use std::{collections::BTreeMap, fmt};
 use utoipa::ToSchema;
 
 /// Where an agent's tools run.
@@ -98,7 +101,7 @@ pub struct ToolSpec {
 }
 
 /// A tool as a config writes it: a bare name, or an object.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum ToolEntry {
     /// A tool with an open object schema.
@@ -120,6 +123,31 @@ pub struct ToolDescribed {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub parameters: Option<JsonObject>,
+}
+
+impl<'de> Deserialize<'de> for ToolEntry {
+    /// Written out, because serde's own reading of untagged enums can only say that nothing matched, not which field is wrong.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entry;
+
+        impl<'de> Visitor<'de> for Entry {
+            type Value = ToolEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a tool's name, or an object with name, description and parameters")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<ToolEntry, E> {
+                Ok(ToolEntry::Name(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ToolEntry, A::Error> {
+                ToolDescribed::deserialize(MapAccessDeserializer::new(map)).map(ToolEntry::Described)
+            }
+        }
+
+        deserializer.deserialize_any(Entry)
+    }
 }
 
 impl ToolEntry {
