@@ -1,0 +1,17 @@
+//! The integration tests: the real server on a port of loopback, a real HTTP client, a vendor that is a real socket. No mocks of our own code.
+//!
+//! Where a test goes: look at the list.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests fail by panicking and have no readers of documents"
+)]
+
+mod fake_provider;
+mod fake_provider_test;
