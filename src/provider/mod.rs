@@ -2,15 +2,18 @@
 //!
 //! There is no `Provider` trait: [`Wire`] picks pure functions. Nothing here knows storage, tenants or HTTP servers.
 
-pub mod anthropic;
+mod anthropic;
 pub mod client;
-pub mod echo;
+mod decode;
+mod echo;
+mod encode;
 pub mod frame;
-pub mod ollama;
-pub mod openai;
+mod ollama;
+mod openai;
 mod params;
 mod refusal;
 
+pub use decode::{AnswerLimits, Decoder};
 pub use params::{params_for_fallback, split_output_limit, thinking_budget};
 
 use crate::{
@@ -154,6 +157,16 @@ pub enum PromptMessage {
         /// One for each call.
         results: Vec<ToolResult>,
     },
+}
+
+impl PromptMessage {
+    /// Messages that some wires make of it: one for each result.
+    fn parts(&self) -> u64 {
+        match self {
+            Self::Tool { results } => results.len() as u64,
+            Self::User { .. } | Self::Assistant { .. } => 1,
+        }
+    }
 }
 
 /// A request ready to be sent.

@@ -1,28 +1,335 @@
-//! OpenAI's Chat Completions, and what is compatible with it.
-use super::{Encoded, Prompt};
-use crate::config::ProviderConfig;
+//! OpenAI's Chat Completions and what is compatible with it: the request and the chunk stream. Pure.
 
-/// What differs between vendors that speak this wire.
+use super::{
+    Answer, Broken, Encoded, Progress, Prompt, PromptMessage, Wire,
+    decode::{HeardCall, calls_close, finish_with, number, parse, reported, string},
+    encode::{CallIds, bound, open_schema, result_text},
+};
+use crate::{
+    config::ProviderConfig,
+    model::{FinishReason, Json, JsonObject, RawAnswer, ToolCall, ToolSpec, Usage},
+};
+use serde_json::json;
+
+/// What differs between the vendors that speak this wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// OpenAI itself: `max_completion_tokens`.
+pub(super) enum Dialect {
+    /// OpenAI itself: takes `max_completion_tokens` for all its models.
     OpenAi,
-    /// DeepSeek: reasoning goes back with tool calls.
-    DeepSeek,
-    /// Moonshot: reasoning goes back with tool calls.
-    Moonshot,
-    /// Any other server.
+    /// DeepSeek and Moonshot: want the reasoning of a turn that called tools back, in a field that must not be missing.
+    ReasoningBack,
+    /// Any other server: knows `max_tokens`, and no reasoning in a request.
     Other,
 }
 
 impl Dialect {
     /// By the provider's built-in name, else by its host.
-    pub fn of(_provider: &ProviderConfig) -> Self {
-        Self::Other
+    pub(super) fn of(provider: &ProviderConfig) -> Self {
+        let rest = provider.base_url.split_once("://").map_or(provider.base_url.as_str(), |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default().split(':').next().unwrap_or_default();
+        let is = |domain: &str| host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+        match provider.name.as_str() {
+            "openai" => Self::OpenAi,
+            "deepseek" | "moonshotai" => Self::ReasoningBack,
+            _ if is("openai.com") || is("openai.azure.com") => Self::OpenAi,
+            _ if is("deepseek.com") || is("moonshot.ai") || is("moonshot.cn") => Self::ReasoningBack,
+            _ => Self::Other,
+        }
     }
 }
 
 /// The request for this prompt.
-pub fn encode(_dialect: Dialect, _prompt: &Prompt) -> Encoded {
-    unimplemented!()
+pub(super) fn encode(dialect: Dialect, prompt: &Prompt) -> Encoded {
+    let mut body = params(prompt);
+    body.insert("model".into(), prompt.model.model.clone().into());
+    let limit = if dialect == Dialect::OpenAi || prompt.facts.reasoning { "max_completion_tokens" } else { "max_tokens" };
+    body.insert(limit.into(), prompt.max_tokens.into());
+    body.insert("stream".into(), true.into());
+    body.insert("stream_options".into(), json!({"include_usage": true}));
+    if !prompt.tools.is_empty() {
+        body.insert("tools".into(), prompt.tools.iter().map(tool).collect());
+    }
+    body.insert("messages".into(), Json::Array(messages(dialect, prompt)));
+    bound(Wire::OpenAi, "/chat/completions", body, prompt, 0)
+}
+
+/// A tool in the shape that OpenAI and Ollama share.
+pub(super) fn tool(spec: &ToolSpec) -> Json {
+    let mut function = JsonObject::new();
+    function.insert("name".into(), spec.name.clone().into());
+    if let Some(description) = &spec.description {
+        function.insert("description".into(), description.clone().into());
+    }
+    function.insert("parameters".into(), open_schema(spec));
+    json!({"type": "function", "function": function})
+}
+
+/// The config's parameters without those that this model or this request would be refused for.
+fn params(prompt: &Prompt) -> JsonObject {
+    let mut params = prompt.params.clone();
+    if prompt.tools.is_empty() {
+        params.shift_remove("tool_choice");
+        params.shift_remove("parallel_tool_calls");
+    } else if prompt.facts.tools_effort_none {
+        params.insert("reasoning_effort".into(), "none".into());
+    }
+    let reasons = prompt.facts.reasoning && params.get("reasoning_effort").and_then(Json::as_str) != Some("none");
+    if reasons {
+        for name in ["presence_penalty", "frequency_penalty", "logit_bias", "stop"] {
+            params.shift_remove(name);
+        }
+    }
+    if reasons || prompt.facts.sampling_refused {
+        params.shift_remove("temperature");
+        params.shift_remove("top_p");
+    }
+    params
+}
+
+fn messages(dialect: Dialect, prompt: &Prompt) -> Vec<Json> {
+    let mut messages = Vec::with_capacity(prompt.messages.len() + 1);
+    if !prompt.system.trim().is_empty() {
+        messages.push(json!({"role": "system", "content": prompt.system}));
+    }
+    // OpenAI takes ids of 40 characters; Kimi K2 wants its own, with dots and colons and again in later turns, back as they were.
+    let mut ids = CallIds::new(if dialect == Dialect::OpenAi { |id| (1..=40).contains(&id.len()) } else { |id| !id.is_empty() });
+    for message in &prompt.messages {
+        match message {
+            PromptMessage::User { text } => messages.push(json!({"role": "user", "content": text})),
+            PromptMessage::Tool { results } => {
+                messages.extend(
+                    results.iter().map(
+                        |result| json!({"role": "tool", "tool_call_id": ids.get(&result.tool_call_id), "content": result_text(result)}),
+                    ),
+                );
+            }
+            PromptMessage::Assistant { text, calls, raw, .. } => {
+                let unchanged = ids.turn(calls) || dialect == Dialect::ReasoningBack;
+                let same = raw.as_ref().filter(|raw| raw.model == prompt.model);
+                let reasoning = same.and_then(|raw| raw.json.get("reasoning_content")).cloned();
+                let replayed = same.filter(|_| unchanged).and_then(|raw| replay(raw, calls));
+                let mut message = match replayed {
+                    Some(message) => message,
+                    None if text.as_ref().is_none_or(String::is_empty) && calls.is_empty() => continue,
+                    None => assistant(text.as_deref(), calls, &ids),
+                };
+                if dialect == Dialect::ReasoningBack && !calls.is_empty() {
+                    message.insert("reasoning_content".into(), reasoning.unwrap_or_else(|| "".into()));
+                }
+                messages.push(Json::Object(message));
+            }
+        }
+    }
+    messages
+}
+
+fn assistant(text: Option<&str>, calls: &[ToolCall], ids: &CallIds) -> JsonObject {
+    let mut message = JsonObject::new();
+    message.insert("role".into(), "assistant".into());
+    message.insert("content".into(), text.map_or(Json::Null, Json::from));
+    if !calls.is_empty() {
+        let calls = calls.iter().map(|call| {
+            let arguments = Json::from(call.arguments.clone()).to_string();
+            json!({"id": ids.get(&call.id), "type": "function", "function": {"name": call.name, "arguments": arguments}})
+        });
+        message.insert("tool_calls".into(), calls.collect());
+    }
+    message
+}
+
+/// The vendor's own message, whose arguments are spelled as the model spelled them, if it says what we stored.
+fn replay(raw: &RawAnswer, calls: &[ToolCall]) -> Option<JsonObject> {
+    let mut message = raw.json.as_object()?.clone();
+    message.shift_remove("reasoning_content");
+    let spoken = message.get("content").is_some_and(|content| content.as_str().is_some_and(|text| !text.is_empty()));
+    let told = message.get("tool_calls").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    let same = told.iter().map(|call| string(call, "id")).eq(calls.iter().map(|call| call.id.as_str()));
+    (same && (spoken || !calls.is_empty())).then_some(message)
+}
+
+/// Reads the chunk stream of one answer.
+#[derive(Debug)]
+pub(super) struct Reader {
+    call_ids: String,
+    text: String,
+    refused: bool,
+    reasoning: String,
+    calls: Vec<(Option<u64>, HeardCall)>,
+    finish_reason: Option<String>,
+    usage: Option<Usage>,
+    done: bool,
+    output_bytes: u64,
+    kept_bytes: u64,
+}
+
+impl Reader {
+    pub(super) fn new(call_ids: String) -> Self {
+        Self {
+            call_ids,
+            text: String::new(),
+            refused: false,
+            reasoning: String::new(),
+            calls: Vec::new(),
+            finish_reason: None,
+            usage: None,
+            done: false,
+            output_bytes: 0,
+            kept_bytes: 0,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.done
+    }
+
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.kept_bytes
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress { output_bytes: self.output_bytes, usage: self.usage }
+    }
+
+    pub(super) fn event(&mut self, event: &str, data: &str, text: &mut String) -> Result<(), Broken> {
+        if data.trim() == "[DONE]" {
+            self.done = true;
+            return Ok(());
+        }
+        let chunk = parse(data.as_bytes())?;
+        if let Some(error) = chunk.get("error").filter(|error| !error.is_null()) {
+            return Err(reported(error));
+        }
+        if event == "error" {
+            return Err(reported(&chunk));
+        }
+        let choices = chunk.get("choices").and_then(Json::as_array);
+        let choice = choices.and_then(|choices| choices.iter().find(|choice| number(choice, &["index"]).unwrap_or(0) == 0));
+        // Servers differ in which chunk carries the usage, and some repeat it: the last one stands.
+        for usage in [choice.and_then(|choice| choice.get("usage")), chunk.get("usage")].into_iter().flatten() {
+            self.usage = usage_read(usage).or(self.usage);
+        }
+        let Some(choice) = choice else { return Ok(()) };
+        if let Some(reason) = choice["finish_reason"].as_str().filter(|reason| !reason.is_empty()) {
+            self.finish_reason = Some(reason.to_owned());
+        }
+        self.delta(&choice["delta"], text);
+        Ok(())
+    }
+
+    fn delta(&mut self, delta: &Json, text: &mut String) {
+        for field in ["content", "refusal"] {
+            let part = string(delta, field);
+            self.refused |= field == "refusal" && !part.is_empty();
+            self.text.push_str(part);
+            text.push_str(part);
+            self.count(part);
+        }
+        // Some servers say `reasoning` for the same thing, a few say both.
+        let reasoning = ["reasoning_content", "reasoning"].map(|field| string(delta, field)).into_iter().find(|part| !part.is_empty());
+        self.reasoning.push_str(reasoning.unwrap_or_default());
+        self.count(reasoning.unwrap_or_default());
+        for fragment in delta.get("tool_calls").and_then(Json::as_array).into_iter().flatten() {
+            self.call_fragment(fragment);
+        }
+    }
+
+    /// Fragments belong together by index. A new id at the same index is a new call; a fragment with neither goes on with the last call.
+    fn call_fragment(&mut self, fragment: &Json) {
+        let (index, id, function) = (number(fragment, &["index"]), string(fragment, "id"), &fragment["function"]);
+        let arguments = match &function["arguments"] {
+            Json::String(part) => part.clone(),
+            Json::Null => String::new(),
+            whole => whole.to_string(),
+        };
+        let name = string(function, "name");
+        let goes_on = |at: Option<u64>, call: &HeardCall| at == index && (id.is_empty() || call.id.is_empty() || call.id == id);
+        let found = match index {
+            Some(_) => self.calls.iter().rposition(|(at, call)| goes_on(*at, call)),
+            None if id.is_empty() && name.is_empty() => self.calls.len().checked_sub(1),
+            None if !id.is_empty() => self.calls.iter().rposition(|(_, call)| call.id == id),
+            None => None,
+        };
+        let at = found.unwrap_or_else(|| {
+            self.kept_bytes += 64;
+            self.calls.push((index, HeardCall::default()));
+            self.calls.len() - 1
+        });
+        let call = &mut self.calls[at].1;
+        if call.id.is_empty() {
+            call.id.push_str(id);
+        }
+        let named = call.name.is_empty();
+        if named {
+            call.name.push_str(name);
+        }
+        call.arguments.push_str(&arguments);
+        self.kept_bytes += id.len() as u64;
+        self.count(if named { name } else { "" });
+        self.count(&arguments);
+    }
+
+    fn count(&mut self, part: &str) {
+        self.output_bytes += part.len() as u64;
+        self.kept_bytes += part.len() as u64;
+    }
+
+    pub(super) fn finish(self) -> Result<Answer, Broken> {
+        let finish = match self.finish_reason.as_deref() {
+            None => return Err(Broken::Truncated),
+            Some(reason @ ("insufficient_system_resource" | "error")) => return Err(Broken::Reported(reason.to_owned())),
+            Some("length") => FinishReason::Length,
+            Some("content_filter") => FinishReason::ContentFilter,
+            Some("refusal") => FinishReason::Refusal,
+            Some(_) if self.refused => FinishReason::Refusal,
+            Some("tool_calls" | "function_call") => FinishReason::ToolCalls,
+            Some(_) => FinishReason::Stop,
+        };
+        let heard: Vec<HeardCall> = self.calls.into_iter().map(|(_, call)| call).collect();
+        let closed = calls_close(&heard, finish, &self.call_ids)?;
+        let mut raw = JsonObject::new();
+        raw.insert("role".into(), "assistant".into());
+        raw.insert("content".into(), if self.text.is_empty() { Json::Null } else { self.text.clone().into() });
+        if !self.reasoning.is_empty() {
+            raw.insert("reasoning_content".into(), self.reasoning.into());
+        }
+        let kept = heard.iter().zip(&closed).filter_map(|(heard, call)| call.as_ref().map(|call| (heard, call)));
+        let raw_calls: Vec<Json> = kept
+            .map(|(heard, call)| {
+                let arguments = if heard.arguments.trim().is_empty() { "{}" } else { &heard.arguments };
+                json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
+            })
+            .collect();
+        if !raw_calls.is_empty() {
+            raw.insert("tool_calls".into(), raw_calls.into());
+        }
+        let calls: Vec<ToolCall> = closed.into_iter().flatten().collect();
+        Ok(Answer {
+            text: (!self.text.is_empty()).then_some(self.text),
+            finish: finish_with(finish, &calls),
+            calls,
+            usage: self.usage,
+            raw: Json::Object(raw),
+        })
+    }
+}
+
+/// The vendor's count in our four classes: its prompt tokens include what was read from and written to the cache.
+fn usage_read(usage: &Json) -> Option<Usage> {
+    let prompt = number(usage, &["prompt_tokens"]);
+    let output = number(usage, &["completion_tokens"]);
+    if prompt.is_none() && output.is_none() {
+        return None;
+    }
+    // The same count may stand in several places, with zero in those that a server does not fill.
+    let most = |paths: &[&[&str]]| paths.iter().filter_map(|path| number(usage, path)).max().unwrap_or(0);
+    let prompt = prompt.unwrap_or(0);
+    let read = most(&[&["prompt_tokens_details", "cached_tokens"], &["cached_tokens"], &["prompt_cache_hit_tokens"]]).min(prompt);
+    let written = most(&[&["prompt_tokens_details", "cache_write_tokens"], &["cache_write_tokens"]]).min(prompt - read);
+    Some(Usage {
+        input_tokens: prompt - read - written,
+        output_tokens: output.unwrap_or(0),
+        cache_read_tokens: read,
+        cache_write_tokens: written,
+    })
 }
