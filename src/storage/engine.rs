@@ -3,7 +3,14 @@
 //! Everything above this file is SQL that SQLite and PostgreSQL both take (`TEXT`, `BIGINT`, no engine-made keys, no engine date functions;
 //! `?1` is always the tenant id on tenant tables). Everything below, DDL and full-text search included, is an engine's own (`sqlite`).
 
-use crate::{error::Result, ids::TenantId};
+use crate::{
+    clock::Time,
+    error::Result,
+    ids::{KeyId, TenantId},
+    money::Money,
+};
+use std::{path::Path, sync::Arc};
+use tokio::sync::Semaphore;
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +55,37 @@ pub(super) trait Tx {
     fn query(&mut self, sql: &str, params: &[Param<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()>;
 }
 
+/// What every transaction can do besides.
+pub(super) trait TxExt {
+    /// The first row of a statement, if there is one.
+    fn first<T>(&mut self, sql: &str, params: &[Param<'_>], take: impl FnMut(&dyn Row) -> Result<T>) -> Result<Option<T>>;
+
+    /// All rows of a statement.
+    fn all<T>(&mut self, sql: &str, params: &[Param<'_>], take: impl FnMut(&dyn Row) -> Result<T>) -> Result<Vec<T>>;
+}
+
+impl TxExt for dyn Tx + '_ {
+    fn first<T>(&mut self, sql: &str, params: &[Param<'_>], mut take: impl FnMut(&dyn Row) -> Result<T>) -> Result<Option<T>> {
+        let mut found = None;
+        self.query(sql, params, &mut |row| {
+            if found.is_none() {
+                found = Some(take(row)?);
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    fn all<T>(&mut self, sql: &str, params: &[Param<'_>], mut take: impl FnMut(&dyn Row) -> Result<T>) -> Result<Vec<T>> {
+        let mut rows = Vec::new();
+        self.query(sql, params, &mut |row| {
+            rows.push(take(row)?);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+}
+
 /// Work inside a transaction. The engine may run it again from the start (after it rolled back), so it only keeps its last outcome.
 /// An `Err` undoes this piece of work alone, never its neighbours in a shared commit.
 pub(super) type Work<'a> = dyn FnMut(&mut dyn Tx) -> Result<()> + Send + 'a;
@@ -71,14 +109,37 @@ pub(super) enum Turnout {
 }
 
 /// Keeps a tenant's database open (never evicted) as long as it lives.
-pub(super) type Lease = std::sync::Arc<dyn std::any::Any + Send + Sync>;
+pub(super) type Lease = Arc<dyn std::any::Any + Send + Sync>;
 
-/// A database engine. Synchronous; async callers come through `spawn_blocking`.
+/// The newest entry of a tenant's ledger, kept outside of the tenant's file, so that an older file cannot give credit back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Its sequence number; 0 before the first entry.
+    pub seq: i64,
+    /// Its hash, in hexadecimal.
+    pub hash: String,
+    /// What was settled for by then: deposited less settled.
+    pub balance: Money,
+}
+
+/// The end of the hash chain of a ledger that has no entry yet.
+pub(super) fn head_empty(tenant: TenantId) -> String {
+    blake3::hash(format!("nimblesite ledger {tenant}").as_bytes()).to_hex().to_string()
+}
+
+/// Work that the server does on a tenant in the transaction of its first opening.
+pub(super) type Opening = dyn Fn(TenantId, &mut dyn Tx) -> Result<()> + Send + Sync;
+
+/// A database engine. Synchronous; async callers come through `spawn_blocking`, but for what is said to be cheap.
 pub(super) trait Engine: Send + Sync + 'static {
     /// Runs reading work in one read transaction on the calling thread.
     fn read(&self, place: Place, work: &mut Work<'_>) -> Result<()>;
 
-    /// Puts a write into the place's bounded queue. When it is full the job is done with [`crate::error::Error::Overloaded`].
+    /// As many permits as the place has readers. Take one before going to a blocking thread: those are shared by all tenants, and must not
+    /// all wait for one tenant's readers. Cheap.
+    fn readers(&self, place: Place) -> Arc<Semaphore>;
+
+    /// Puts a write into the place's bounded queue. When it is full the job is done with [`crate::error::Error::Overloaded`]. Cheap.
     fn enqueue(&self, place: Place, job: Box<dyn Job>) -> Turnout;
 
     /// Takes all that waits in the place's queue, runs it as one transaction with a savepoint a job, commits durably, answers; until the
@@ -88,8 +149,11 @@ pub(super) trait Engine: Send + Sync + 'static {
     /// Opens a tenant's database and keeps it open.
     fn lease(&self, tenant: TenantId) -> Result<Lease>;
 
-    /// Makes a new tenant's database, empty but for its schema and its one tenant row (name, creation time).
-    fn create(&self, tenant: TenantId, name: &str, created_at_ms: i64) -> Result<()>;
+    /// The same, but only when it is open already. Cheap.
+    fn lease_open(&self, tenant: TenantId) -> Option<Lease>;
+
+    /// Makes a new tenant's database, empty but for its schema, its one tenant row (name, creation time) and its empty wallet.
+    fn create(&self, tenant: TenantId, name: &str, created_at: Time) -> Result<()>;
 
     /// Waits for the tenant's work to end, closes its database and removes every byte of it. Gone already is fine.
     fn destroy(&self, tenant: TenantId) -> Result<()>;
@@ -97,12 +161,33 @@ pub(super) trait Engine: Send + Sync + 'static {
     /// The size of a tenant's database in bytes.
     fn size_bytes(&self, tenant: TenantId) -> Result<u64>;
 
+    /// Writes a consistent copy of a place to a new file, checked, while work on it goes on.
+    fn copy_to(&self, place: Place, target: &Path) -> Result<()>;
+
     /// Moves whenever any other connection, of this or another process, commits to the catalog. Cheap enough to be asked at every request
     /// from an async thread.
     fn catalog_version(&self) -> Result<u64>;
 
-    /// Reads the catalog on the calling thread, without a queue: for the one-row look-ups of every request.
+    /// Reads the catalog on the calling thread, without a queue: for the one-row look-ups of every request. Cheap.
     fn catalog_read_now(&self, work: &mut Work<'_>) -> Result<()>;
+
+    /// A condition on `conversations` that holds where a message matches the search in parameter `?{param}`, made by [`Self::search`].
+    fn search_condition(&self, param: usize) -> String;
+
+    /// What a person typed, as a search that cannot be malformed: every word must occur. None when there is no word in it.
+    fn search(&self, typed: &str) -> Option<String>;
+
+    /// Remembers the newest entry of a tenant's ledger; written in the background. Cheap.
+    fn head_note(&self, tenant: TenantId, head: Head);
+
+    /// Remembers when a key was used last; written in the background. Cheap.
+    fn key_used(&self, key: KeyId, at: Time);
+
+    /// When these keys were used last, in their order.
+    fn key_uses(&self, keys: &[KeyId]) -> Result<Vec<Option<Time>>>;
+
+    /// What is free for us on the data's disk, in bytes.
+    fn disk_free_bytes(&self) -> Result<u64>;
 
     /// Writes what is still to be written in the background and closes everything.
     fn close(&self);

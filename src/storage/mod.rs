@@ -5,6 +5,8 @@
 
 mod access;
 mod configs;
+#[cfg(test)]
+mod conformance;
 mod conversations;
 mod engine;
 mod keys;
@@ -12,6 +14,7 @@ mod ledger;
 mod logs;
 mod members;
 mod rows;
+mod schema;
 mod select;
 mod sqlite;
 mod tenant;
@@ -27,10 +30,11 @@ use crate::{
     clock::Clock,
     config::Limits,
     error::{Error, Result},
-    ids::BootId,
+    ids::{BootId, KeyId, TenantId},
 };
-use engine::{Engine, Job, Place, Turnout, Tx};
-use std::{path::Path, sync::Arc};
+use engine::{Engine, Job, Lease, Place, Turnout, Tx, TxExt};
+use std::{path::Path, sync::Arc, time::Duration};
+use tenant::TenantTx;
 
 /// Whether this process is the server of the data directory, or a command beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +53,7 @@ pub struct Storage {
 
 struct Inner {
     engine: Arc<dyn Engine>,
-    limits: Limits,
+    limits: Arc<Limits>,
     clock: Clock,
     boot: BootId,
     mode: Mode,
@@ -60,13 +64,106 @@ impl Storage {
     ///
     /// Fails when another server holds it, when it lies on a network file system, or when the catalog is newer than this binary.
     pub fn open(dir: &Path, mode: Mode, limits: &Limits) -> Result<Self> {
-        let engine: Arc<dyn Engine> = Arc::new(sqlite::Sqlite::open(dir, mode, limits)?);
-        Ok(Self { inner: Arc::new(Inner { engine, limits: limits.clone(), clock: Clock, boot: BootId::new(), mode }) })
+        let (boot, clock) = (BootId::new(), Clock);
+        let opening =
+            move |tenant: TenantId, tx: &mut dyn Tx| tenant::recover(&mut TenantTx::new(tx, &tenant.to_string()), boot, clock.now());
+        let engine: Arc<dyn Engine> = Arc::new(sqlite::Sqlite::open(dir, mode, limits, boot, Box::new(opening))?);
+        Ok(Self { inner: Arc::new(Inner { engine, limits: Arc::new(limits.clone()), clock, boot, mode }) })
     }
 
     /// Writes what is still to be written in the background and closes every file. No call may follow.
     pub fn close(&self) {
         self.inner.engine.close();
+    }
+
+    /// Whether the catalog can be written.
+    pub async fn ready(&self) -> Result<()> {
+        self.catalog_write(|_| Ok(())).await
+    }
+
+    /// What is free for us on the data directory's disk, in bytes.
+    pub fn disk_free_bytes(&self) -> Result<u64> {
+        self.inner.engine.disk_free_bytes()
+    }
+
+    /// Opens every tenant's database once, which brings it to the newest form, and calls `progress` with how many are done, how many there
+    /// are, and what went wrong with this one. Blocks; one broken file does not stop the others.
+    pub fn migrate_all(&self, mut progress: impl FnMut(usize, usize, Option<(TenantId, Error)>)) -> Result<()> {
+        let mut tenants = Vec::new();
+        self.inner.engine.read(Place::Catalog, &mut |tx| {
+            tenants = tx.all("SELECT id FROM tenants WHERE state = 'active' ORDER BY id", &[], |row| {
+                row.text(0)?.parse::<TenantId>().map_err(|_| Error::internal("the catalog holds a tenant id that is none"))
+            })?;
+            Ok(())
+        })?;
+        for (done, tenant) in tenants.iter().enumerate() {
+            let trouble = self.inner.engine.lease(*tenant).err();
+            progress(done + 1, tenants.len(), trouble.map(|error| (*tenant, error)));
+        }
+        Ok(())
+    }
+
+    /// Notes that a key was used now. Cheap: it is written in the background.
+    pub(crate) fn key_used(&self, key: KeyId) {
+        self.inner.engine.key_used(key, self.inner.clock.now());
+    }
+
+    /// When these keys were used last, in their order.
+    pub(crate) async fn key_uses(&self, keys: Vec<KeyId>) -> Result<Vec<Option<crate::clock::Time>>> {
+        let engine = Arc::clone(&self.inner.engine);
+        tokio::task::spawn_blocking(move || engine.key_uses(&keys)).await.map_err(Error::internal)?
+    }
+
+    /// The way to one tenant's data. Whoever calls this inside storage has a witness that leads to this tenant.
+    async fn tenant_open(&self, tenant: TenantId) -> Result<TenantStore> {
+        let engine = &self.inner.engine;
+        let lease = match engine.lease_open(tenant) {
+            Some(lease) => lease,
+            None => self.tenant_lease(tenant).await?,
+        };
+        Ok(TenantStore {
+            tenant,
+            engine: Arc::clone(engine),
+            boot: self.inner.boot,
+            clock: self.inner.clock,
+            limits: Arc::clone(&self.inner.limits),
+            _lease: lease,
+        })
+    }
+
+    async fn tenant_lease(&self, tenant: TenantId) -> Result<Lease> {
+        let engine = Arc::clone(&self.inner.engine);
+        tokio::task::spawn_blocking(move || engine.lease(tenant)).await.map_err(Error::internal)?
+    }
+
+    /// Makes a new tenant's database; its row in the catalog is `creating` meanwhile.
+    async fn tenant_file_create(&self, tenant: TenantId, name: &str) -> Result<()> {
+        let (engine, name, now) = (Arc::clone(&self.inner.engine), name.to_owned(), self.inner.clock.now());
+        tokio::task::spawn_blocking(move || engine.create(tenant, &name, now)).await.map_err(Error::internal)?
+    }
+
+    /// Removes every byte of a tenant's database; its row in the catalog is `deleting` meanwhile.
+    async fn tenant_file_destroy(&self, tenant: TenantId) -> Result<()> {
+        let engine = Arc::clone(&self.inner.engine);
+        tokio::task::spawn_blocking(move || engine.destroy(tenant)).await.map_err(Error::internal)?
+    }
+
+    /// Moves whenever someone else committed to the catalog. Cheap: for async threads. Ask it before reading what it guards.
+    fn catalog_version(&self) -> Result<u64> {
+        self.inner.engine.catalog_version()
+    }
+
+    /// Reads a row or two of the catalog on the calling thread, in microseconds: for the look-ups of every request.
+    fn catalog_read_now<T>(&self, mut work: impl FnMut(&mut dyn Tx) -> Result<T> + Send) -> Result<T>
+    where
+        T: Send,
+    {
+        let mut outcome = None;
+        self.inner.engine.catalog_read_now(&mut |tx| {
+            outcome = Some(work(tx)?);
+            Ok(())
+        })?;
+        outcome.ok_or_else(|| Error::internal("a read ended without an outcome"))
     }
 
     /// Reads the catalog on a blocking thread.
@@ -80,6 +177,9 @@ impl Storage {
     }
 }
 
+/// How long a read waits for one of its place's readers.
+const READER_WAIT: Duration = Duration::from_secs(5);
+
 /// Reading work at a place, from async code.
 async fn read<T: Send + 'static>(
     engine: &Arc<dyn Engine>,
@@ -87,7 +187,10 @@ async fn read<T: Send + 'static>(
     mut work: impl FnMut(&mut dyn Tx) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let engine = Arc::clone(engine);
+    let waiting = engine.readers(place).acquire_owned();
+    let permit = tokio::time::timeout(READER_WAIT, waiting).await.map_err(|_| Error::Overloaded { retry_after: READER_WAIT })?;
     let run = move || {
+        let _permit = permit;
         let mut outcome = None;
         engine.read(place, &mut |tx| {
             outcome = Some(work(tx)?);

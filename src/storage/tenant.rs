@@ -1,8 +1,14 @@
 //! One tenant's data. A [`TenantStore`] opens one file and cannot be made but from a witness; every statement it runs has the tenant's id
 //! as `?1`, put there by [`TenantTx`], so that even a row in the wrong file would not answer.
 
-use super::engine::{Engine, Lease, Param, Place, Row, Tx};
-use crate::{clock::Clock, config::Limits, error::Result, ids::*};
+use super::engine::{Engine, Head, Lease, Param, Place, Row, Tx, TxExt};
+use crate::{
+    clock::{Clock, Time},
+    config::Limits,
+    error::{Error, Result},
+    ids::*,
+    money::Money,
+};
 use std::sync::Arc;
 
 /// The way to one tenant's configs, conversations, messages, logs and wallet. Cheap to clone; while one lives the file stays open.
@@ -20,7 +26,7 @@ impl TenantStore {
     /// Reads in one transaction, on a blocking thread.
     pub(super) async fn read<T: Send + 'static>(&self, mut work: impl FnMut(&mut TenantTx<'_>) -> Result<T> + Send + 'static) -> Result<T> {
         let id = self.tenant.to_string();
-        super::read(&self.engine, Place::Tenant(self.tenant), move |tx| work(&mut TenantTx { tx, id: &id })).await
+        super::read(&self.engine, Place::Tenant(self.tenant), move |tx| work(&mut TenantTx::new(tx, &id))).await
     }
 
     /// Writes in one transaction, whose commit may be shared with other writes of this tenant; answers after it. The work may run again.
@@ -29,8 +35,34 @@ impl TenantStore {
         mut work: impl FnMut(&mut TenantTx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let id = self.tenant.to_string();
-        super::write(&self.engine, Place::Tenant(self.tenant), move |tx| work(&mut TenantTx { tx, id: &id })).await
+        super::write(&self.engine, Place::Tenant(self.tenant), move |tx| work(&mut TenantTx::new(tx, &id))).await
     }
+
+    /// Says, after a commit that changed the ledger, what its newest entry is now.
+    pub(super) fn head_note(&self, seq: i64, hash: String, balance: Money) {
+        self.engine.head_note(self.tenant, Head { seq, hash, balance });
+    }
+
+    /// A condition on `conversations` that holds where a message matches the search in parameter `?{param}`, made by [`Self::search`].
+    pub(super) fn search_condition(&self, param: usize) -> String {
+        self.engine.search_condition(param)
+    }
+
+    /// What a person typed, as a search that cannot be malformed: every word must occur. None when there is no word in it.
+    pub(super) fn search(&self, typed: &str) -> Option<String> {
+        self.engine.search(typed)
+    }
+
+    /// The size of this tenant's database in bytes.
+    pub async fn size_bytes(&self) -> Result<u64> {
+        let (engine, tenant) = (Arc::clone(&self.engine), self.tenant);
+        tokio::task::spawn_blocking(move || engine.size_bytes(tenant)).await.map_err(Error::internal)?
+    }
+}
+
+/// Closes, at the first opening of a tenant by this server, what an earlier life of the server left open.
+pub(super) fn recover(_tx: &mut TenantTx<'_>, _boot: BootId, _now: Time) -> Result<()> {
+    Ok(())
 }
 
 /// An open transaction on one tenant's data: `?1` is the tenant's id, the caller's parameters begin at `?2`.
@@ -39,41 +71,38 @@ pub(super) struct TenantTx<'a> {
     id: &'a str,
 }
 
-impl TenantTx<'_> {
+impl<'a> TenantTx<'a> {
+    /// The transaction of one tenant, whose id is `id`.
+    pub(super) fn new(tx: &'a mut dyn Tx, id: &'a str) -> Self {
+        Self { tx, id }
+    }
+
     /// Runs a statement that gives no rows; answers how many rows it changed.
     pub(super) fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
-        self.tx.execute(sql, &with_tenant(self.id, params))
+        self.tx.execute(bound(sql)?, &with_tenant(self.id, params))
     }
 
     /// Runs a statement that gives rows, in order.
     pub(super) fn query(&mut self, sql: &str, params: &[Param<'_>], mut each: impl FnMut(&dyn Row) -> Result<()>) -> Result<()> {
-        self.tx.query(sql, &with_tenant(self.id, params), &mut each)
+        self.tx.query(bound(sql)?, &with_tenant(self.id, params), &mut each)
     }
 
     /// The first row of a statement, if there is one.
-    pub(super) fn first<T>(&mut self, sql: &str, params: &[Param<'_>], mut take: impl FnMut(&dyn Row) -> Result<T>) -> Result<Option<T>> {
-        let mut found = None;
-        self.query(sql, params, |row| {
-            if found.is_none() {
-                found = Some(take(row)?);
-            }
-            Ok(())
-        })?;
-        Ok(found)
+    pub(super) fn first<T>(&mut self, sql: &str, params: &[Param<'_>], take: impl FnMut(&dyn Row) -> Result<T>) -> Result<Option<T>> {
+        self.tx.first(bound(sql)?, &with_tenant(self.id, params), take)
     }
 
     /// All rows of a statement.
-    pub(super) fn all<T>(&mut self, sql: &str, params: &[Param<'_>], mut take: impl FnMut(&dyn Row) -> Result<T>) -> Result<Vec<T>> {
-        let mut rows = Vec::new();
-        self.query(sql, params, |row| {
-            rows.push(take(row)?);
-            Ok(())
-        })?;
-        Ok(rows)
+    pub(super) fn all<T>(&mut self, sql: &str, params: &[Param<'_>], take: impl FnMut(&dyn Row) -> Result<T>) -> Result<Vec<T>> {
+        self.tx.all(bound(sql)?, &with_tenant(self.id, params), take)
     }
 }
 
+/// Lets a statement pass that says which tenant it means: one that forgot to would see whatever file it is in.
+fn bound(sql: &str) -> Result<&str> {
+    if sql.contains("?1") { Ok(sql) } else { Err(Error::internal(format_args!("a tenant's statement does not name ?1: {sql}"))) }
+}
+
 fn with_tenant<'a>(id: &'a str, params: &[Param<'a>]) -> Vec<Param<'a>> {
-    debug_assert!(params.len() < 64);
     std::iter::once(Param::Text(id)).chain(params.iter().copied()).collect()
 }

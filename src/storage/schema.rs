@@ -1,0 +1,82 @@
+//! The data model as text: `schema.sql` in its two parts, and the steps that bring older files to it.
+//!
+//! A new database gets the newest form at once; an older one gets the steps it lacks, each once, counted by its version. Steps are only ever
+//! added at the end.
+
+/// The whole data model.
+const SCHEMA: &str = include_str!("../../schema.sql");
+
+/// One kind of database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The catalog.
+    Catalog,
+    /// One tenant's.
+    Tenant,
+}
+
+/// From version 1 to 2, from 2 to 3, and so on.
+const CATALOG_STEPS: &[&str] = &[];
+/// From version 1 to 2, from 2 to 3, and so on.
+const TENANT_STEPS: &[&str] = &[];
+
+impl Kind {
+    /// The newest form, for a new database.
+    pub(super) fn schema(self) -> &'static str {
+        let (catalog, tenant) = parts(SCHEMA);
+        match self {
+            Self::Catalog => catalog,
+            Self::Tenant => tenant,
+        }
+    }
+
+    /// The steps from version 1 on.
+    pub(super) fn steps(self) -> &'static [&'static str] {
+        match self {
+            Self::Catalog => CATALOG_STEPS,
+            Self::Tenant => TENANT_STEPS,
+        }
+    }
+
+    /// The newest version, which this binary writes.
+    pub(super) fn version(self) -> i64 {
+        1 + i64::try_from(self.steps().len()).unwrap_or(i64::MAX - 1)
+    }
+}
+
+/// The page, cut where the header line of the tenant's part begins.
+fn parts(schema: &str) -> (&str, &str) {
+    let mut at = 0;
+    for line in schema.split_inclusive('\n') {
+        if line.starts_with("-- ====") && line.trim_end().ends_with(" tenant") {
+            return schema.split_at(at);
+        }
+        at += line.len();
+    }
+    // `the_page_is_cut_between_its_parts` keeps this from being reached.
+    (schema, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_cut_between_its_parts() {
+        let (catalog, tenant) = (Kind::Catalog.schema(), Kind::Tenant.schema());
+        assert!(catalog.contains("CREATE TABLE users") && catalog.contains("CREATE TABLE tenants"));
+        assert!(!catalog.contains("CREATE TABLE tenant ("));
+        assert!(tenant.contains("CREATE TABLE tenant (") && tenant.contains("CREATE TABLE logs"));
+        assert!(!tenant.contains("CREATE TABLE users"));
+        assert_eq!(catalog.len() + tenant.len(), SCHEMA.len());
+    }
+
+    #[test]
+    fn every_table_of_the_tenant_part_names_its_tenant() {
+        for table in Kind::Tenant.schema().split("CREATE TABLE ").skip(1) {
+            let name = table.split([' ', '(']).next().unwrap();
+            let keyed = table.contains("REFERENCES tenant (id)");
+            assert!(keyed || name == "tenant", "{name} does not reference the tenant row");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! A consistent copy of one database while work on it goes on.
+
+use super::{
+    directory,
+    errors::{Health, Told},
+};
+use crate::error::{Error, Result};
+use rusqlite::{Connection, OpenFlags};
+use std::{path::Path, time::Duration};
+
+/// Writes a copy to a new file (0600), and checks it. The copy is one moment's, however long it takes: a stepped backup would begin again
+/// with each write and not end under load.
+///
+/// It works on a connection of its own: `VACUUM INTO` attaches its target, which no other connection may.
+pub(super) fn copy(source: &Path, target: &Path, health: &Health, busy: Duration) -> Result<()> {
+    let name = target.to_str().ok_or_else(|| Error::internal("the copy's name is not UTF-8"))?;
+    directory::file_create(target)?;
+    let copied = vacuum_into(source, name, health, busy).and_then(|()| check(target, health));
+    if copied.is_err() {
+        drop(std::fs::remove_file(target));
+    }
+    copied
+}
+
+fn vacuum_into(source: &Path, target: &str, health: &Health, busy: Duration) -> Result<()> {
+    let conn = Connection::open_with_flags(source, super::connection::flags()).told(health)?;
+    conn.busy_timeout(busy).told(health)?;
+    conn.execute("VACUUM INTO ?1", [target]).told(health).map(drop)
+}
+
+fn check(target: &Path, health: &Health) -> Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    // Damage of the copy is not damage of the original.
+    let copy = Health::new(format!("copy of {}", health.name), target.into(), false);
+    let conn = Connection::open_with_flags(target, flags).told(&copy)?;
+    let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).told(&copy)?;
+    if found == "ok" { Ok(()) } else { Err(Error::internal(format_args!("{}: {found}", copy.name))) }
+}

@@ -1,0 +1,186 @@
+//! One open database: the pool of its single writer and the pool of its readers.
+
+use super::{
+    connection::{self, Use},
+    errors::{Health, Told},
+    tx::SqliteTx,
+};
+use crate::{
+    error::{Error, Result},
+    storage::engine::{Job, Work},
+};
+use parking_lot::Mutex;
+use r2d2::{ManageConnection, Pool, PooledConnection};
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::Connection;
+use scheduled_thread_pool::ScheduledThreadPool;
+use std::{
+    convert::Infallible,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// How a database's connections are made.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub busy: Duration,
+    pub bytes_max: Option<u64>,
+    pub readers_max: u32,
+    /// r2d2 opens connections on these; all pools share them.
+    pub threads: Arc<ScheduledThreadPool>,
+}
+
+/// An open database. Dropping it closes the file, which may write: on blocking threads only.
+pub(super) struct Database {
+    pub health: Health,
+    writer: Pool<Source>,
+    readers: Pool<Source>,
+    busy: Duration,
+    /// A commit failed: what it wrote may lie unfinished in the log, where a crash could bring it back.
+    log_is_doubtful: AtomicBool,
+}
+
+impl Database {
+    /// Around the writing connection that looked the file over.
+    pub(super) fn new(path: &Path, health: Health, first: Connection, settings: &Settings) -> Self {
+        let pool = |usage: Use, first: Option<Connection>, size: u32| {
+            let busy = settings.busy;
+            let manager = SqliteConnectionManager::file(path)
+                .with_flags(connection::flags())
+                .with_init(move |conn| connection::prepare(conn, usage, busy));
+            Pool::builder()
+                .max_size(size)
+                .min_idle(Some(0))
+                .max_lifetime(None)
+                .idle_timeout(None)
+                .test_on_check_out(false)
+                .connection_timeout(settings.busy)
+                .thread_pool(Arc::clone(&settings.threads))
+                .build_unchecked(Source { manager, first: Mutex::new(first) })
+        };
+        Self {
+            writer: pool(Use::Write { bytes_max: settings.bytes_max }, Some(first), 1),
+            readers: pool(Use::Read, None, settings.readers_max),
+            health,
+            busy: settings.busy,
+            log_is_doubtful: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs reading work in one read transaction.
+    pub(super) fn read(&self, work: &mut Work<'_>) -> Result<()> {
+        let link = self.take(&self.readers)?;
+        read(link.conn(&self.health)?, &self.health, work)
+    }
+
+    /// Runs writes as one transaction, durably, and answers them all after it ended.
+    pub(super) fn write(&self, jobs: Vec<Box<dyn Job>>) {
+        match self.writer() {
+            Ok(mut link) => {
+                let durable = match link.conn(&self.health) {
+                    Ok(conn) => super::batch::run(conn, &self.health, jobs),
+                    Err(error) => {
+                        super::batch::refuse(jobs, &error);
+                        return;
+                    }
+                };
+                if !durable {
+                    link.broken = true;
+                    self.log_is_doubtful.store(true, Ordering::Release);
+                }
+            }
+            Err(error) => super::batch::refuse(jobs, &error),
+        }
+    }
+
+    /// The writing connection, once nothing doubtful is in the log.
+    fn writer(&self) -> Result<PooledConnection<Source>> {
+        let link = self.take(&self.writer)?;
+        if self.log_is_doubtful.load(Ordering::Acquire) {
+            // Emptying the log is the only way to be sure that a crash does not bring back what was answered as failed.
+            let conn = link.conn(&self.health)?;
+            let busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).told(&self.health)?;
+            if busy != 0 {
+                return Err(Error::Overloaded { retry_after: self.busy });
+            }
+            self.log_is_doubtful.store(false, Ordering::Release);
+        }
+        Ok(link)
+    }
+
+    fn take(&self, pool: &Pool<Source>) -> Result<PooledConnection<Source>> {
+        pool.get().map_err(|_| Error::Overloaded { retry_after: self.busy })
+    }
+}
+
+/// Runs reading work in one read transaction on a connection.
+pub(super) fn read(conn: &Connection, health: &Health, work: &mut Work<'_>) -> Result<()> {
+    step(conn, "BEGIN", health)?;
+    let ended = Ended(conn);
+    let outcome = work(&mut SqliteTx { conn, health });
+    drop(ended);
+    outcome
+}
+
+/// Runs one of the statements that begin and end transactions.
+pub(super) fn step(conn: &Connection, sql: &str, health: &Health) -> Result<()> {
+    conn.prepare_cached(sql).and_then(|mut statement| statement.execute([])).told(health).map(drop)
+}
+
+/// Ends a transaction on every way out, panics included: the connection goes back to a pool.
+struct Ended<'a>(&'a Connection);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_autocommit()
+            && let Err(error) = self.0.prepare_cached("ROLLBACK").and_then(|mut statement| statement.execute([]))
+        {
+            tracing::error!(%error, "a read transaction did not end");
+        }
+    }
+}
+
+/// What makes a pool's connections. It hands out its first one ready-made, and never fails: r2d2 would try again behind our back and
+/// tell the caller of a time-out instead of the reason.
+pub(super) struct Source {
+    manager: SqliteConnectionManager,
+    first: Mutex<Option<Connection>>,
+}
+
+/// A pooled connection, or why there is none.
+pub(super) struct Link {
+    opened: rusqlite::Result<Connection>,
+    /// Not to be used again.
+    broken: bool,
+}
+
+impl Link {
+    fn conn(&self, health: &Health) -> Result<&Connection> {
+        self.opened.as_ref().map_err(|error| match error {
+            rusqlite::Error::SqliteFailure(error, detail) => health.error(rusqlite::Error::SqliteFailure(*error, detail.clone())),
+            other => Error::internal(format_args!("{}: {other}", health.name)),
+        })
+    }
+}
+
+impl ManageConnection for Source {
+    type Connection = Link;
+    type Error = Infallible;
+
+    fn connect(&self) -> std::result::Result<Link, Infallible> {
+        let first = self.first.lock().take();
+        Ok(Link { opened: first.map_or_else(|| self.manager.connect(), Ok), broken: false })
+    }
+
+    fn is_valid(&self, _link: &mut Link) -> std::result::Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn has_broken(&self, link: &mut Link) -> bool {
+        link.broken || link.opened.is_err()
+    }
+}

@@ -1,0 +1,75 @@
+//! What SQLite says, in the product's words.
+
+use crate::error::{Error, Result};
+use rusqlite::ErrorCode;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+/// What a caller is told to wait when another process holds a lock too long.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Free bytes below which a failed write is the disk's fault.
+const DISK_FULL_BYTES: u64 = 1024 * 1024;
+
+/// What is known of one database's health, and what its errors are told with.
+#[derive(Debug)]
+pub(super) struct Health {
+    /// `catalog`, `tenant 0192…`: for the log.
+    pub name: String,
+    /// The folder the file is in.
+    pub folder: PathBuf,
+    /// Whether the file has a size limit of its own.
+    pub capped: bool,
+    /// Set once SQLite said that the file is damaged.
+    corrupt: AtomicBool,
+}
+
+impl Health {
+    /// Of a database that was just opened.
+    pub(super) fn new(name: String, folder: PathBuf, capped: bool) -> Self {
+        Self { name, folder, capped, corrupt: AtomicBool::new(false) }
+    }
+
+    /// Whether SQLite said that the file is damaged.
+    pub(super) fn is_corrupt(&self) -> bool {
+        self.corrupt.load(Ordering::Acquire)
+    }
+
+    /// The error in the product's words; remembers damage.
+    #[allow(clippy::needless_pass_by_value, reason = "it is used as map_err(|e| health.error(e))")]
+    pub(super) fn error(&self, error: rusqlite::Error) -> Error {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                if !self.corrupt.swap(true, Ordering::AcqRel) {
+                    tracing::error!(database = %self.name, %error, "the database file is damaged");
+                }
+                Error::TenantUnavailable
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Overloaded { retry_after: RETRY_AFTER },
+            Some(ErrorCode::DiskFull) if self.capped && !self.disk_is_full() => Error::TenantFull,
+            Some(ErrorCode::DiskFull) => Error::DiskFull,
+            // A full disk shows as an I/O error where SQLite makes its side files.
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if self.disk_is_full() => Error::DiskFull,
+            _ => Error::internal(format_args!("{}: {error}", self.name)),
+        }
+    }
+
+    fn disk_is_full(&self) -> bool {
+        super::directory::disk_free_bytes(&self.folder).is_ok_and(|free| free < DISK_FULL_BYTES)
+    }
+}
+
+/// Shorthand for results of rusqlite.
+pub(super) trait Told<T> {
+    /// The result with the error in the product's words.
+    fn told(self, health: &Health) -> Result<T>;
+}
+
+impl<T> Told<T> for rusqlite::Result<T> {
+    fn told(self, health: &Health) -> Result<T> {
+        self.map_err(|error| health.error(error))
+    }
+}

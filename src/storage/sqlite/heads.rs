@@ -1,0 +1,242 @@
+//! What is known beside the tenants' own files: the newest entry of each ledger, and when each key was used last.
+//!
+//! A file that was restored from an older day has an older ledger, with more money left. The head kept here tells. Both facts are written
+//! in the background: at most an interval of them is lost in a crash, which makes the check weaker by as much, never wrong.
+
+use super::{
+    connection::{self, Use},
+    directory::{self, Directory},
+    errors::{Health, Told},
+};
+use crate::{
+    clock::Time,
+    error::Result,
+    ids::{KeyId, TenantId},
+    money::Money,
+    storage::engine::Head,
+};
+use parking_lot::{Condvar, Mutex};
+use rusqlite::{Connection, OptionalExtension};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, SystemTime},
+};
+
+const SCHEMA: &str = "
+    CREATE TABLE heads (
+        tenant_id TEXT PRIMARY KEY,
+        seq       INTEGER NOT NULL,
+        hash      TEXT NOT NULL,
+        balance   INTEGER NOT NULL,
+        at        INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE key_uses (
+        key_id TEXT PRIMARY KEY,
+        at     INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    PRAGMA application_id = 0x4E534844;
+    PRAGMA user_version = 1;";
+
+/// The open file, and what waits to be written to it.
+pub(super) struct Heads {
+    shared: Arc<Shared>,
+    /// Whether anyone writes what is noted.
+    is_written: bool,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    conn: Mutex<Connection>,
+    health: Health,
+    waiting: Mutex<Waiting>,
+    stopped: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    heads: HashMap<TenantId, Head>,
+    keys: HashMap<KeyId, Time>,
+    stop: bool,
+}
+
+impl Heads {
+    /// Opens the file, making it when it is not there. With an `interval` a thread writes to it; without, nothing is ever written.
+    pub(super) fn open(directory: &Directory, busy: Duration, interval: Option<Duration>) -> Result<Self> {
+        let health = Health::new("heads".into(), directory.root().into(), false);
+        let conn = open(directory, busy, &health)?;
+        let shared = Arc::new(Shared { conn: Mutex::new(conn), health, waiting: Mutex::new(Waiting::default()), stopped: Condvar::new() });
+        let writer = interval.map(|interval| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name("nimblesite-heads".into()).spawn(move || shared.run(interval))
+        });
+        let writer = writer.transpose().map_err(crate::error::Error::internal)?;
+        Ok(Self { shared, is_written: writer.is_some(), writer: Mutex::new(writer) })
+    }
+
+    /// The newest entry of a tenant's ledger, as far as it was noted.
+    pub(super) fn head(&self, tenant: TenantId) -> Result<Option<Head>> {
+        // What waits is newer than what is written.
+        if let Some(head) = self.shared.waiting.lock().heads.get(&tenant) {
+            return Ok(Some(head.clone()));
+        }
+        let conn = self.shared.conn.lock();
+        let mut statement = conn.prepare_cached("SELECT seq, hash, balance FROM heads WHERE tenant_id = ?1").told(&self.shared.health)?;
+        statement
+            .query_row([tenant.to_string()], |row| {
+                Ok(Head { seq: row.get(0)?, hash: row.get(1)?, balance: Money::from_nanos(row.get(2)?) })
+            })
+            .optional()
+            .told(&self.shared.health)
+    }
+
+    /// Notes the newest entry of a tenant's ledger. Commits may be told of out of order; the newest stays.
+    pub(super) fn head_note(&self, tenant: TenantId, head: Head) {
+        if !self.is_written {
+            return;
+        }
+        let mut waiting = self.shared.waiting.lock();
+        if waiting.heads.get(&tenant).is_none_or(|known| known.seq < head.seq) {
+            waiting.heads.insert(tenant, head);
+        }
+    }
+
+    /// Forgets a tenant that is gone.
+    pub(super) fn head_remove(&self, tenant: TenantId) -> Result<()> {
+        self.shared.waiting.lock().heads.remove(&tenant);
+        let conn = self.shared.conn.lock();
+        conn.execute("DELETE FROM heads WHERE tenant_id = ?1", [tenant.to_string()]).told(&self.shared.health).map(drop)
+    }
+
+    /// Notes when a key was used.
+    pub(super) fn key_used(&self, key: KeyId, at: Time) {
+        if self.is_written {
+            self.shared.waiting.lock().keys.insert(key, at);
+        }
+    }
+
+    /// When these keys were used last, in their order.
+    pub(super) fn key_uses(&self, keys: &[KeyId]) -> Result<Vec<Option<Time>>> {
+        let conn = self.shared.conn.lock();
+        let mut statement = conn.prepare_cached("SELECT at FROM key_uses WHERE key_id = ?1").told(&self.shared.health)?;
+        keys.iter()
+            .map(|key| {
+                if let Some(at) = self.shared.waiting.lock().keys.get(key) {
+                    return Ok(Some(*at));
+                }
+                let at = statement.query_row([key.to_string()], |row| row.get(0)).optional().told(&self.shared.health)?;
+                Ok(at.map(Time::from_ms))
+            })
+            .collect()
+    }
+
+    /// Writes what waits and ends the thread.
+    pub(super) fn close(&self) {
+        self.shared.waiting.lock().stop = true;
+        self.shared.stopped.notify_all();
+        if let Some(writer) = self.writer.lock().take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the thread that writes ledger heads panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, interval: Duration) {
+        loop {
+            let (heads, keys, stop) = {
+                let mut waiting = self.waiting.lock();
+                if !waiting.stop {
+                    self.stopped.wait_for(&mut waiting, interval);
+                }
+                (std::mem::take(&mut waiting.heads), std::mem::take(&mut waiting.keys), waiting.stop)
+            };
+            if !(heads.is_empty() && keys.is_empty())
+                && let Err(error) = self.write(&heads, &keys)
+            {
+                tracing::error!(%error, "ledger heads could not be written");
+                self.put_back(heads, keys);
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    fn write(&self, heads: &HashMap<TenantId, Head>, keys: &HashMap<KeyId, Time>) -> Result<()> {
+        let now = crate::clock::Clock.now().ms();
+        let mut conn = self.conn.lock();
+        let write = |conn: &mut Connection| -> rusqlite::Result<()> {
+            let transaction = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            for (tenant, head) in heads {
+                transaction
+                    .prepare_cached(
+                        "INSERT INTO heads (tenant_id, seq, hash, balance, at) VALUES (?1, ?2, ?3, ?4, ?5)
+                         ON CONFLICT (tenant_id) DO UPDATE
+                         SET seq = excluded.seq, hash = excluded.hash, balance = excluded.balance, at = excluded.at
+                         WHERE excluded.seq >= heads.seq",
+                    )?
+                    .execute((tenant.to_string(), head.seq, &head.hash, head.balance.nanos(), now))?;
+            }
+            for (key, at) in keys {
+                transaction
+                    .prepare_cached(
+                        "INSERT INTO key_uses (key_id, at) VALUES (?1, ?2) ON CONFLICT (key_id) DO UPDATE SET at = excluded.at",
+                    )?
+                    .execute((key.to_string(), at.ms()))?;
+            }
+            transaction.commit()
+        };
+        write(&mut conn).told(&self.health)
+    }
+
+    fn put_back(&self, heads: HashMap<TenantId, Head>, keys: HashMap<KeyId, Time>) {
+        let mut waiting = self.waiting.lock();
+        for (tenant, head) in heads {
+            waiting.heads.entry(tenant).or_insert(head);
+        }
+        for (key, at) in keys {
+            waiting.keys.entry(key).or_insert(at);
+        }
+    }
+}
+
+/// Opens the file. One that is damaged is put aside and begun anew: it only guards, and must not keep every tenant from being served.
+fn open(directory: &Directory, busy: Duration, health: &Health) -> Result<Connection> {
+    let path = directory.heads();
+    if path.exists() {
+        match try_open(&path, busy) {
+            Ok(conn) => return Ok(conn),
+            Err(error) => {
+                let told = health.error(error);
+                if !health.is_corrupt() {
+                    return Err(told);
+                }
+            }
+        }
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let aside = path.with_extension(format!("db.damaged-{since}"));
+        tracing::error!(aside = %aside.display(), "heads.db was damaged: until every ledger has moved on, a rolled-back one is not noticed");
+        std::fs::rename(&path, &aside).map_err(directory::io_error)?;
+        for side in ["db-wal", "db-shm"] {
+            // They belong to the file that was put aside; they may well not be there.
+            drop(std::fs::remove_file(path.with_extension(side)));
+        }
+    }
+    directory::file_create(&path)?;
+    let conn = connection::open(&path, Use::Write { bytes_max: None }, busy).told(health)?;
+    conn.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")).told(health)?;
+    Ok(conn)
+}
+
+fn try_open(path: &std::path::Path, busy: Duration) -> rusqlite::Result<Connection> {
+    let conn = connection::open(path, Use::Write { bytes_max: None }, busy)?;
+    let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version == 0 {
+        // A crash came between making the file and filling it.
+        conn.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))?;
+    }
+    Ok(conn)
+}

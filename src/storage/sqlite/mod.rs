@@ -1,0 +1,317 @@
+//! The SQLite engine, and the only folder that names rusqlite and r2d2: a catalog, one file a tenant, and what is known beside them.
+
+mod batch;
+mod connection;
+mod copy;
+mod database;
+mod directory;
+mod errors;
+mod files;
+mod heads;
+mod queue;
+mod search;
+mod tenants;
+mod tx;
+
+use super::{
+    Mode,
+    engine::{Engine, Head, Job, Lease, Opening, Place, Turnout, Work},
+    schema::Kind,
+};
+use crate::{
+    clock::Time,
+    config::Limits,
+    error::{Error, Result},
+    ids::{BootId, KeyId, TenantId},
+};
+use connection::{Refusal, Use};
+use database::{Database, Settings};
+use directory::Directory;
+use errors::{Health, Told};
+use files::TenantFiles;
+use heads::Heads;
+use parking_lot::Mutex;
+use queue::Queue;
+use rusqlite::Connection;
+use scheduled_thread_pool::ScheduledThreadPool;
+use std::{
+    collections::HashSet,
+    fs::File,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tenants::Tenants;
+use tokio::sync::Semaphore;
+
+/// Readers of the catalog, besides those of [`Engine::catalog_read_now`].
+const CATALOG_READERS_MAX: u32 = 4;
+
+/// Connections for [`Engine::catalog_read_now`].
+const LOOKERS: usize = 4;
+
+/// Descriptors that are not for tenants: client and vendor connections, the catalog, logs.
+const FILES_KEPT: u64 = 1_024;
+
+/// Descriptors of one open tenant: file, log and shared memory, and two more for each reader.
+const FILES_PER_TENANT: u64 = 7;
+
+/// Open tenants, whatever the descriptors allow: each takes up to a megabyte of memory.
+const TENANTS_OPEN_MAX: u64 = 2_048;
+
+/// How long closing waits for running reads and writes.
+const CLOSE_WAIT: Duration = Duration::from_secs(10);
+
+/// The engine over one data directory.
+pub(super) struct Sqlite {
+    directory: Directory,
+    settings: Settings,
+    catalog: Database,
+    catalog_queue: Queue,
+    catalog_readers: Arc<Semaphore>,
+    /// Writes nothing and is in no transaction, so that its `data_version` moves with everyone's commits.
+    watch: Mutex<Connection>,
+    lookers: Vec<Mutex<Connection>>,
+    tenants: Arc<Tenants>,
+    heads: Arc<Heads>,
+    closed: AtomicBool,
+    /// Held as long as the server lives; taken away on closing.
+    lock: Mutex<Option<File>>,
+}
+
+impl Sqlite {
+    /// Opens the directory and its catalog. `opening` runs in the transaction of a tenant's first opening by this server.
+    pub(super) fn open(dir: &Path, mode: Mode, limits: &Limits, boot: BootId, opening: Box<Opening>) -> Result<Self> {
+        connection::version_check()?;
+        let directory = Directory::open(dir)?;
+        let lock = match mode {
+            Mode::Server => Some(directory.lock(boot)?),
+            Mode::Beside => None,
+        };
+        let busy = limits.busy_timeout_ms;
+        let threads = ScheduledThreadPool::builder().num_threads(2).thread_name_pattern("nimblesite-open-{}").build();
+        let settings = Settings { busy, bytes_max: None, readers_max: CATALOG_READERS_MAX, threads: Arc::new(threads) };
+        let catalog = catalog_open(&directory, mode, &settings)?;
+        let path = directory.catalog();
+        let look = || connection::open(&path, Use::Read, busy).told(&catalog.health).map(Mutex::new);
+        let watch = look()?;
+        let lookers = (0..LOOKERS).map(|_| look()).collect::<Result<Vec<_>>>()?;
+        let heads = Arc::new(Heads::open(&directory, busy, (mode == Mode::Server).then_some(limits.heads_interval_ms))?);
+        let bytes_max = (limits.tenant_bytes_max > 0).then_some(limits.tenant_bytes_max as u64);
+        let settings = Settings { bytes_max, readers_max: tenants::READERS_MAX, ..settings };
+        let files = TenantFiles {
+            directory: directory.clone(),
+            settings: settings.clone(),
+            mode,
+            heads: Arc::clone(&heads),
+            opening,
+            seen: Mutex::new(HashSet::new()),
+        };
+        let opener = Box::new(move |tenant| files.open(tenant));
+        let tenants = Tenants::new(opener, tenants_open_max(limits), limits.tenant_queue_max, busy);
+        Ok(Self {
+            directory,
+            settings,
+            catalog,
+            catalog_queue: Queue::new(limits.tenant_queue_max),
+            catalog_readers: Arc::new(Semaphore::new(CATALOG_READERS_MAX as usize)),
+            watch,
+            lookers,
+            tenants,
+            heads,
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(lock),
+        })
+    }
+}
+
+/// How many tenants may be open at once.
+fn tenants_open_max(limits: &Limits) -> usize {
+    let files = directory::files_max();
+    let fit = (files.saturating_sub(FILES_KEPT) / FILES_PER_TENANT).clamp(16, TENANTS_OPEN_MAX);
+    let fit = usize::try_from(fit).unwrap_or(usize::MAX);
+    if limits.tenants_open_max == 0 { fit } else { limits.tenants_open_max }
+}
+
+/// Opens the catalog, making it in a directory that holds nothing of ours yet.
+fn catalog_open(directory: &Directory, mode: Mode, settings: &Settings) -> Result<Database> {
+    let path = directory.catalog();
+    let health = Health::new("catalog".into(), directory.root().into(), false);
+    if !path.exists() {
+        if directory.tenants().exists() {
+            let detail = format!("{} is missing, though tenants are there: restore it from a backup", path.display());
+            return Err(Error::Conflict { detail });
+        }
+        catalog_create(directory, settings)?;
+    }
+    let conn = connection::open(&path, Use::Write { bytes_max: None }, settings.busy).told(&health);
+    let looked_over = conn.map_err(Refusal::Passing).and_then(|conn| {
+        connection::schema_check(&conn, Kind::Catalog, &health, || may_migrate(directory, mode))?;
+        Ok(conn)
+    });
+    match looked_over {
+        Ok(conn) => Ok(Database::new(&path, health, conn, settings)),
+        Err(Refusal::Unfit(why)) => Err(Error::Conflict { detail: format!("{}: {why}", path.display()) }),
+        Err(Refusal::Passing(_)) if health.is_corrupt() => {
+            Err(Error::Conflict { detail: format!("{} is damaged: restore it from a backup", path.display()) })
+        }
+        Err(Refusal::Passing(error)) => Err(error),
+    }
+}
+
+/// Makes the catalog, whole or not at all: it is filled under another name first.
+fn catalog_create(directory: &Directory, settings: &Settings) -> Result<()> {
+    // The process is in the name, so that two that start at once do not write to the same file.
+    let making = directory.root().join(format!("catalog.new-{}", std::process::id()));
+    drop(std::fs::remove_file(&making));
+    directory::file_create(&making)?;
+    let health = Health::new("catalog".into(), directory.root().into(), false);
+    let conn = connection::open(&making, Use::Write { bytes_max: None }, settings.busy).told(&health)?;
+    database::step(&conn, "BEGIN IMMEDIATE", &health)?;
+    connection::schema_apply(&conn, Kind::Catalog, &health)?;
+    database::step(&conn, "COMMIT", &health)?;
+    conn.close().map_err(|(_, error)| health.error(error))?;
+    // Linking, unlike renaming, leaves alone a catalog that another process has made meanwhile.
+    match std::fs::hard_link(&making, directory.catalog()) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(directory::io_error(error)),
+        _ => std::fs::remove_file(&making).map_err(directory::io_error)?,
+    }
+    directory::folder_create(&directory.tenants())?;
+    directory::folder_sync(directory.root())
+}
+
+/// An older file is changed by the server, or by a command while no server runs: a running one may be of the older version.
+fn may_migrate(directory: &Directory, mode: Mode) -> Result<()> {
+    if mode == Mode::Beside { directory.lock(BootId::new()).map(drop) } else { Ok(()) }
+}
+
+impl Engine for Sqlite {
+    fn read(&self, place: Place, work: &mut Work<'_>) -> Result<()> {
+        match place {
+            Place::Catalog => self.catalog.read(work),
+            Place::Tenant(tenant) => self.tenants.acquire(tenant)?.database.read(work),
+        }
+    }
+
+    fn readers(&self, place: Place) -> Arc<Semaphore> {
+        match place {
+            Place::Catalog => Arc::clone(&self.catalog_readers),
+            Place::Tenant(tenant) => self.tenants.readers(tenant),
+        }
+    }
+
+    fn enqueue(&self, place: Place, job: Box<dyn Job>) -> Turnout {
+        match place {
+            Place::Tenant(tenant) => self.tenants.push(tenant, job),
+            Place::Catalog if self.closed.load(Ordering::Acquire) => {
+                job.done(Err(Error::ShuttingDown));
+                Turnout::Queued
+            }
+            Place::Catalog => self.catalog_queue.push(job),
+        }
+    }
+
+    fn drain(&self, place: Place) {
+        match place {
+            Place::Tenant(tenant) => self.tenants.drain(tenant),
+            Place::Catalog => {
+                let _drainer = self.catalog_queue.drainer();
+                while let Some(jobs) = self.catalog_queue.take() {
+                    self.catalog.write(jobs);
+                }
+            }
+        }
+    }
+
+    fn lease(&self, tenant: TenantId) -> Result<Lease> {
+        self.tenants.lease(tenant)
+    }
+
+    fn lease_open(&self, tenant: TenantId) -> Option<Lease> {
+        self.tenants.lease_open(tenant)
+    }
+
+    fn create(&self, tenant: TenantId, name: &str, created_at: Time) -> Result<()> {
+        self.tenants.alone(tenant, || files::create(&self.directory, &self.settings, tenant, name, created_at))
+    }
+
+    fn destroy(&self, tenant: TenantId) -> Result<()> {
+        self.tenants.alone(tenant, || {
+            files::remove(&self.directory, tenant)?;
+            self.heads.head_remove(tenant)
+        })
+    }
+
+    fn size_bytes(&self, tenant: TenantId) -> Result<u64> {
+        directory::size_bytes(&self.directory.tenant(tenant))
+    }
+
+    fn copy_to(&self, place: Place, target: &Path) -> Result<()> {
+        match place {
+            Place::Catalog => copy::copy(&self.directory.catalog(), target, &self.catalog.health, self.settings.busy),
+            Place::Tenant(tenant) => {
+                let in_use = self.tenants.acquire(tenant)?;
+                copy::copy(&self.directory.tenant(tenant), target, &in_use.database.health, self.settings.busy)
+            }
+        }
+    }
+
+    fn catalog_version(&self) -> Result<u64> {
+        let watch = self.watch.lock();
+        let mut statement = watch.prepare_cached("PRAGMA data_version").told(&self.catalog.health)?;
+        let version: i64 = statement.query_row([], |row| row.get(0)).told(&self.catalog.health)?;
+        Ok(version.unsigned_abs())
+    }
+
+    fn catalog_read_now(&self, work: &mut Work<'_>) -> Result<()> {
+        let looker = self.lookers.iter().find_map(Mutex::try_lock);
+        // All are taken: each is back in microseconds.
+        let looker = looker.or_else(|| self.lookers.first().map(Mutex::lock));
+        let looker = looker.ok_or_else(|| Error::internal("the catalog has no readers"))?;
+        database::read(&looker, &self.catalog.health, work)
+    }
+
+    fn search_condition(&self, param: usize) -> String {
+        search::condition(param)
+    }
+
+    fn search(&self, typed: &str) -> Option<String> {
+        search::query(typed)
+    }
+
+    fn head_note(&self, tenant: TenantId, head: Head) {
+        self.heads.head_note(tenant, head);
+    }
+
+    fn key_used(&self, key: KeyId, at: Time) {
+        self.heads.key_used(key, at);
+    }
+
+    fn key_uses(&self, keys: &[KeyId]) -> Result<Vec<Option<Time>>> {
+        self.heads.key_uses(keys)
+    }
+
+    fn disk_free_bytes(&self) -> Result<u64> {
+        directory::disk_free_bytes(self.directory.root())
+    }
+
+    fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.catalog_queue.refuse(&Error::ShuttingDown);
+        self.tenants.close(CLOSE_WAIT);
+        self.heads.close();
+        // The lock goes last: whoever takes it finds everything written.
+        drop(self.lock.lock().take());
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
