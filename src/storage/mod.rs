@@ -22,7 +22,7 @@ mod tenants;
 mod users;
 
 pub use access::{Operator, Principal, SignedIn};
-pub use conversations::{ConversationChange, ConversationFilter};
+pub use conversations::ConversationFilter;
 pub use logs::{LogFilter, UsageAsk, UsageGroup};
 pub use tenant::TenantStore;
 
