@@ -162,6 +162,7 @@ CREATE TABLE messages (
     model           TEXT,
     config_version  INTEGER,
     raw             TEXT,                               -- JSON: the answer in the wire's own form, for exact replay
+    prefix_hash     TEXT,                               -- of system prompt, tools and messages that the vendor saw before this answer
     finish_reason   TEXT,
     input_tokens       INTEGER,
     output_tokens      INTEGER,
@@ -196,6 +197,7 @@ CREATE TABLE turns (
     state           TEXT NOT NULL CHECK (state IN ('running', 'done', 'failed', 'cancelled', 'interrupted')),
     created_at      INTEGER NOT NULL,
     ended_at        INTEGER,
+    report          TEXT,                               -- JSON: what an answer says beside its message
     PRIMARY KEY (tenant_id, id)
 ) STRICT;
 CREATE UNIQUE INDEX turns_running ON turns (tenant_id, conversation_id) WHERE state = 'running';

@@ -105,8 +105,7 @@ pub enum Error {
     },
     IdempotencyKeyReused,
     ContextTooLong {
-        tokens: u64,
-        limit_tokens: u64,
+        detail: String,
     },
     SandboxUnavailable,
 

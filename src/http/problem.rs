@@ -159,10 +159,8 @@ pub fn problem_of(error: &Error) -> ProblemParts {
             new(codes::TEMPLATE_VARIABLE_MISSING, format!("Pass {} in template_vars.", names.join(", "))).errors(&errors)
         }
         Error::IdempotencyKeyReused => new(codes::IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used for a different request. Send a new key."),
-        Error::ContextTooLong { tokens, limit_tokens } => {
-            new(codes::CONTEXT_TOO_LONG, format!("The prompt may have {tokens} tokens and the model takes {limit_tokens}. Begin a new conversation, or set context_policy to truncate."))
-                .with("tokens", json!(tokens))
-                .with("limit_tokens", json!(limit_tokens))
+        Error::ContextTooLong { detail } => {
+            new(codes::CONTEXT_TOO_LONG, format!("{detail} Begin a new conversation, or set context_policy to truncate."))
         }
         Error::SandboxUnavailable => new(codes::SANDBOX_UNAVAILABLE, "This server runs no sandboxes. Use agent_type client-side."),
 

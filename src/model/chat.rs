@@ -1,7 +1,7 @@
 //! Conversations, messages, chat requests and answers.
 
 use super::{Json, JsonObject, ModelRef, TemplateVars, Usage};
-use crate::{clock::Time, ids::*, money::Money};
+use crate::{clock::Time, error::Error, ids::*, money::Money};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -261,17 +261,6 @@ pub struct ConversationDetail {
     pub messages: Vec<Message>,
 }
 
-/// What to change of a conversation. What is left out, or null, stays.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ConversationPatch {
-    /// 1–200 characters.
-    pub title: Option<String>,
-    /// In place of the old metadata.
-    #[schema(value_type = Option<Object>)]
-    pub metadata: Option<JsonObject>,
-}
-
 /// A vendor's answer as it came, so that history replays exactly on the same wire and model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawAnswer {
@@ -279,4 +268,108 @@ pub struct RawAnswer {
     pub model: ModelRef,
     /// The assistant message in the wire's own form.
     pub json: Json,
+}
+
+/// A message as it is kept for replay.
+#[derive(Debug, Clone)]
+pub struct StoredMessage {
+    /// The message.
+    pub message: Message,
+    /// The turn that stored it.
+    pub turn_id: TurnId,
+    /// Assistant only: as the vendor gave it.
+    pub raw: Option<RawAnswer>,
+    /// Assistant only: what stood before it when the vendor gave it; see `agent::prompt`.
+    pub prefix_hash: Option<String>,
+    /// Assistant only: why the model stopped.
+    pub finish: Option<FinishReason>,
+}
+
+/// How a turn ended, kept for the copies of its request that carry the same idempotency key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnOutcome {
+    /// With an answer.
+    Answered(Box<ChatAnswer>),
+    /// Without one.
+    Failed(TurnFailure),
+}
+
+/// Why a turn gave no answer after a vendor was called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnFailure {
+    /// The vendor failed.
+    ProviderError {
+        /// How, in a sentence.
+        detail: String,
+    },
+    /// The vendor has no room.
+    ProviderOverloaded {
+        /// When to come back, in milliseconds.
+        retry_after_ms: Option<u64>,
+    },
+    /// The vendor was too slow.
+    ProviderTimeout {
+        /// Which limit passed, in a sentence.
+        detail: String,
+    },
+    /// The vendor does not take our credentials.
+    ProviderNotConfigured {
+        /// Which one.
+        provider: String,
+        /// What to do.
+        detail: String,
+    },
+    /// The prompt is longer than the model takes.
+    ContextTooLong {
+        /// What the vendor, or our own estimate, says.
+        detail: String,
+    },
+    /// It was cancelled.
+    Cancelled,
+    /// The answer could not be stored.
+    Internal,
+}
+
+/// What an answer says beside its message: kept with the turn, so that the answer can be given again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnReport {
+    /// The balance afterwards.
+    pub balance: Money,
+    /// The output limit that was sent, in tokens.
+    pub max_tokens_applied: u32,
+    /// What was left out of the prompt.
+    pub context: ContextReport,
+}
+
+impl TurnFailure {
+    /// The status and code that a log row of this failure carries: those of its problem.
+    pub const fn log_code(&self) -> (u16, &'static str) {
+        match self {
+            Self::ProviderError { .. } => (502, "provider_error"),
+            Self::ProviderOverloaded { .. } => (503, "provider_overloaded"),
+            Self::ProviderTimeout { .. } => (504, "provider_timeout"),
+            Self::ProviderNotConfigured { .. } => (503, "provider_not_configured"),
+            Self::ContextTooLong { .. } => (422, "context_too_long"),
+            Self::Cancelled => (409, "turn_cancelled"),
+            Self::Internal => (500, "internal"),
+        }
+    }
+}
+
+impl From<TurnFailure> for Error {
+    fn from(failure: TurnFailure) -> Self {
+        match failure {
+            TurnFailure::ProviderError { detail } => Self::ProviderError { detail },
+            TurnFailure::ProviderOverloaded { retry_after_ms } => {
+                Self::ProviderOverloaded { retry_after: retry_after_ms.map(std::time::Duration::from_millis) }
+            }
+            TurnFailure::ProviderTimeout { detail } => Self::ProviderTimeout { detail },
+            TurnFailure::ProviderNotConfigured { provider, detail } => Self::ProviderNotConfigured { provider, detail },
+            TurnFailure::ContextTooLong { detail } => Self::ContextTooLong { detail },
+            TurnFailure::Cancelled => Self::TurnCancelled,
+            TurnFailure::Internal => Self::internal("the turn's answer could not be stored"),
+        }
+    }
 }

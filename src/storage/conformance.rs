@@ -1,7 +1,7 @@
 //! What every storage engine must do, whatever it is made of; run against each that there is. What is SQLite's own is in `sqlite/tests`.
 
 use super::{
-    engine::{Engine, Job, Param, Place, Turnout, Tx, TxExt, head_empty},
+    engine::{Engine, Job, Param, Place, Turnout, Tx, TxExt},
     *,
 };
 use crate::clock::Time;
@@ -177,7 +177,7 @@ fn a_new_tenant_has_its_row_and_an_empty_wallet() {
             assert_eq!(row, [("acme".to_owned(), 1)]);
             let sql = "SELECT deposited + settled + held + seq, head FROM wallet WHERE tenant_id = ?1";
             let wallet = tx.all(sql, &[Param::Text(&id)], |row| Ok((row.int(0)?, row.text(1)?.to_owned())))?;
-            assert_eq!(wallet, [(0, head_empty(tenant))]);
+            assert_eq!(wallet, [(0, crate::wallet::chain_start(tenant))]);
             Ok(())
         })
         .unwrap();

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     ids::*,
-    model::{Conversation, ConversationDetail, ConversationPatch, Json, JsonObject, List, Message, ModelRef, Order, Page, Role, Speaker},
+    model::{Conversation, ConversationDetail, Json, JsonObject, List, Message, ModelRef, Order, Page, Role, Speaker},
     storage::Principal,
 };
 use std::time::Duration;
@@ -21,8 +21,11 @@ const CONVERSATION: &str = "SELECT id, config_id, user_id, key_id, end_user, tit
      (SELECT t.id FROM turns t WHERE t.tenant_id = conversations.tenant_id AND t.conversation_id = conversations.id AND t.state = 'running') \
      FROM conversations WHERE tenant_id = ?1";
 
+/// How many columns [`MESSAGE`] has.
+pub(super) const MESSAGE_COLUMNS: usize = 18;
+
 /// The columns that [`message_take`] takes, in its order.
-const MESSAGE: &str = "id, seq, role, content, content_json, tool_calls, tool_call_id, name, ok, provider, model, config_version, input_tokens, \
+pub(super) const MESSAGE: &str = "id, seq, role, content, content_json, tool_calls, tool_call_id, name, ok, provider, model, config_version, input_tokens, \
      output_tokens, cache_read_tokens, cache_write_tokens, cost, created_at";
 
 /// Which conversations. What is not set filters nothing.
@@ -36,6 +39,15 @@ pub struct ConversationFilter {
     pub metadata: Vec<(String, String)>,
     /// With a message that has all these words.
     pub q: Option<String>,
+}
+
+/// What to change of a conversation. What is not set stays.
+#[derive(Debug, Clone, Default)]
+pub struct ConversationChange {
+    /// The title.
+    pub title: Option<String>,
+    /// The metadata, in place of the old.
+    pub metadata: Option<JsonObject>,
 }
 
 impl TenantStore {
@@ -69,7 +81,7 @@ impl TenantStore {
     }
 
     /// Changes title or metadata. Members change their own conversations, admins all.
-    pub async fn conversation_update(&self, who: &Principal, id: ConversationId, change: ConversationPatch) -> Result<Conversation> {
+    pub async fn conversation_update(&self, who: &Principal, id: ConversationId, change: ConversationChange) -> Result<Conversation> {
         let (user, role, now) = (who.user_id(), who.role(), self.clock.now());
         self.write(move |tx| {
             let mut conversation = own(conversation_find(tx, id)?, user, role)?;
@@ -193,7 +205,7 @@ fn message_page(tx: &mut TenantTx<'_>, id: ConversationId, page: &Page) -> Resul
     select.page(tx, page, "seq", cursor, message_take, |message| message.id.to_string())
 }
 
-fn message_take(row: &dyn Row) -> Result<Message> {
+pub(super) fn message_take(row: &dyn Row) -> Result<Message> {
     let role = row.text(2)?;
     let content = match row.text_opt(3)? {
         None => Json::Null,

@@ -32,8 +32,13 @@ pub(super) enum Param<'a> {
 
 impl<'a> Param<'a> {
     /// A text, or NULL.
-    pub(super) fn text_opt(text: Option<&'a str>) -> Self {
-        text.map_or(Self::Null, Self::Text)
+    pub(super) fn text_opt(value: Option<&'a str>) -> Self {
+        value.map_or(Self::Null, Self::Text)
+    }
+
+    /// A number, or NULL.
+    pub(super) fn int_opt(value: Option<i64>) -> Self {
+        value.map_or(Self::Null, Self::Int)
     }
 }
 
@@ -120,11 +125,6 @@ pub(super) struct Head {
     pub hash: String,
     /// What was settled for by then: deposited less settled.
     pub balance: Money,
-}
-
-/// The end of the hash chain of a ledger that has no entry yet.
-pub(super) fn head_empty(tenant: TenantId) -> String {
-    blake3::hash(format!("nimblesite ledger {tenant}").as_bytes()).to_hex().to_string()
 }
 
 /// Work that the server does on a tenant in the transaction of its first opening.

@@ -4,6 +4,7 @@
 //! here, from a proved credential, and only they lead to a tenant's data.
 
 mod access;
+mod breaches;
 mod configs;
 #[cfg(test)]
 mod conformance;
@@ -17,14 +18,20 @@ mod rows;
 mod schema;
 mod select;
 mod sqlite;
+mod steps;
 mod tenant;
 mod tenants;
+mod turns;
 mod users;
+mod wallet;
 
 pub use access::{Operator, Principal, SignedIn};
-pub use conversations::ConversationFilter;
+pub use conversations::{ConversationChange, ConversationFilter};
 pub use logs::{LogFilter, UsageAsk, UsageGroup};
+pub use steps::{Kept, NewAnswer, NewMessage, Settled, Step, StepEnd};
 pub use tenant::TenantStore;
+pub use turns::{Admission, Claim, OpenTurn, Opened, TurnAsk};
+pub use wallet::{CreditInput, Hold, HoldAsk};
 
 use crate::{
     clock::Clock,
@@ -66,7 +73,7 @@ impl Storage {
     pub fn open(dir: &Path, mode: Mode, limits: &Limits) -> Result<Self> {
         let (boot, clock) = (BootId::new(), Clock);
         let opening =
-            move |tenant: TenantId, tx: &mut dyn Tx| tenant::recover(&mut TenantTx::new(tx, &tenant.to_string()), boot, clock.now());
+            move |tenant: TenantId, tx: &mut dyn Tx| turns::recover(&mut TenantTx::new(tx, &tenant.to_string()), boot, clock.now());
         let engine: Arc<dyn Engine> = Arc::new(sqlite::Sqlite::open(dir, mode, limits, boot, Box::new(opening))?);
         Ok(Self { inner: Arc::new(Inner { engine, limits: Arc::new(limits.clone()), clock, boot, mode }) })
     }

@@ -3,7 +3,7 @@
 
 use super::engine::{Engine, Head, Lease, Param, Place, Row, Tx, TxExt};
 use crate::{
-    clock::{Clock, Time},
+    clock::Clock,
     config::Limits,
     error::{Error, Result},
     ids::*,
@@ -58,11 +58,6 @@ impl TenantStore {
         let (engine, tenant) = (Arc::clone(&self.engine), self.tenant);
         tokio::task::spawn_blocking(move || engine.size_bytes(tenant)).await.map_err(Error::internal)?
     }
-}
-
-/// Closes, at the first opening of a tenant by this server, what an earlier life of the server left open.
-pub(super) fn recover(_tx: &mut TenantTx<'_>, _boot: BootId, _now: Time) -> Result<()> {
-    Ok(())
 }
 
 /// An open transaction on one tenant's data: `?1` is the tenant's id, the caller's parameters begin at `?2`.

@@ -16,7 +16,7 @@ use crate::{
     money::Money,
     storage::{
         Mode,
-        engine::{Head, Opening, Param, Tx, TxExt, head_empty},
+        engine::{Head, Opening, Param, Tx, TxExt},
         schema::Kind,
     },
 };
@@ -96,7 +96,7 @@ impl TenantFiles {
             return Err(Refusal::Unfit(why));
         }
         let then = if known.seq == 0 {
-            Some(head_empty(tenant))
+            Some(crate::wallet::chain_start(tenant))
         } else {
             let sql = "SELECT hash FROM ledger WHERE tenant_id = ?1 AND seq = ?2";
             tx.first(sql, &[Param::Text(&id), Param::Int(known.seq)], |row| Ok(row.text(0)?.to_owned()))?
@@ -142,7 +142,7 @@ fn fill(path: &Path, settings: &Settings, tenant: TenantId, name: &str, at: Time
     let row = [Param::Text(&id), Param::Text(name), Param::Int(at.ms())];
     tx.execute("INSERT INTO tenant (id, name, created_at) VALUES (?1, ?2, ?3)", &row)?;
     let wallet = "INSERT INTO wallet (tenant_id, deposited, settled, held, seq, head) VALUES (?1, 0, 0, 0, 0, ?2)";
-    tx.execute(wallet, &[Param::Text(&id), Param::Text(&head_empty(tenant))])?;
+    tx.execute(wallet, &[Param::Text(&id), Param::Text(&crate::wallet::chain_start(tenant))])?;
     database::step(&conn, "COMMIT", &health)?;
     // Closing moves the log into the file and removes it.
     conn.close().map_err(|(_, error)| health.error(error))

@@ -1,0 +1,307 @@
+//! What runs now, in memory: turns and their feeds, the queue before each conversation, idempotency keys in flight. One server holds a data
+//! directory, so this is all there is to know; the turn's row in the tenant's file is what survives it.
+
+use super::feed::Feed;
+use crate::{
+    config::Limits,
+    error::{Error, Result},
+    ids::{ConversationId, TenantId, TurnId},
+    storage::Claim,
+};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// A turn that runs or ran.
+#[derive(Debug)]
+pub struct TurnEntry {
+    /// Its events.
+    pub feed: Arc<Feed>,
+    /// Stops it.
+    pub cancel: CancellationToken,
+}
+
+/// All that runs. Every key begins with the tenant, from a proved credential: another tenant's turn is not found, as one that never was.
+pub struct Running {
+    turns: Mutex<HashMap<(TenantId, TurnId), Kept>>,
+    conversations: Mutex<HashMap<(TenantId, ConversationId), Arc<Semaphore>>>,
+    claims: Mutex<HashMap<(TenantId, String), String>>,
+    per_tenant: Mutex<HashMap<TenantId, usize>>,
+    slots: Arc<Semaphore>,
+    limits: Limits,
+}
+
+struct Kept {
+    entry: Arc<TurnEntry>,
+    ended: Option<Instant>,
+}
+
+impl Running {
+    /// Nothing runs yet.
+    pub fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            turns: Mutex::default(),
+            conversations: Mutex::default(),
+            claims: Mutex::default(),
+            per_tenant: Mutex::default(),
+            slots: Arc::new(Semaphore::new(limits.turns_max.min(Semaphore::MAX_PERMITS))),
+            limits: limits.clone(),
+        })
+    }
+
+    /// Takes one of the places for running turns, of the server and of the tenant.
+    pub fn slot(self: &Arc<Self>, tenant: TenantId) -> Result<Slot> {
+        let retry_after = Duration::from_secs(1);
+        let Ok(server) = Arc::clone(&self.slots).try_acquire_owned() else { return Err(Error::Overloaded { retry_after }) };
+        let mut counts = lock(&self.per_tenant);
+        let count = counts.entry(tenant).or_default();
+        if *count >= self.limits.turns_per_tenant_max {
+            return Err(Error::RateLimited { retry_after });
+        }
+        *count += 1;
+        Ok(Slot { running: Arc::clone(self), tenant, _server: server })
+    }
+
+    /// Notes an idempotency key in flight, until the guard is dropped.
+    pub fn claim(self: &Arc<Self>, tenant: TenantId, route: &str, claim: &Claim) -> Result<ClaimGuard> {
+        let key = (tenant, format!("{route} {}", claim.key));
+        let mut claims = lock(&self.claims);
+        match claims.get(&key) {
+            Some(fingerprint) if *fingerprint != claim.fingerprint => Err(Error::IdempotencyKeyReused),
+            Some(_) => Err(Error::IdempotencyInProgress { retry_after: Duration::from_secs(1) }),
+            None => {
+                claims.insert(key.clone(), claim.fingerprint.clone());
+                Ok(ClaimGuard { running: Arc::clone(self), key })
+            }
+        }
+    }
+
+    /// Waits for a conversation, first come first served; nothing when it did not come free within `wait`.
+    pub async fn conversation(self: &Arc<Self>, tenant: TenantId, conversation: ConversationId, wait: Duration) -> Option<ConversationGuard> {
+        let key = (tenant, conversation);
+        let gate = Arc::clone(lock(&self.conversations).entry(key).or_insert_with(|| Arc::new(Semaphore::new(1))));
+        let permit = match Arc::clone(&gate).try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => tokio::time::timeout(wait, Arc::clone(&gate).acquire_owned()).await.ok().and_then(std::result::Result::ok),
+        };
+        drop(gate);
+        match permit {
+            Some(permit) => Some(ConversationGuard { running: Arc::clone(self), key, permit: Some(permit) }),
+            None => {
+                self.conversation_forget(key);
+                None
+            }
+        }
+    }
+
+    /// Removes a gate that nobody holds or waits at.
+    fn conversation_forget(&self, key: (TenantId, ConversationId)) {
+        let mut gates = lock(&self.conversations);
+        if gates.get(&key).is_some_and(|gate| Arc::strong_count(gate) == 1) {
+            gates.remove(&key);
+        }
+    }
+
+    /// Makes a turn known, so that it can be followed and cancelled.
+    pub fn turn_begin(self: &Arc<Self>, tenant: TenantId, turn: TurnId) -> TurnGuard {
+        let entry = Arc::new(TurnEntry { feed: Arc::default(), cancel: CancellationToken::new() });
+        lock(&self.turns).insert((tenant, turn), Kept { entry: Arc::clone(&entry), ended: None });
+        TurnGuard { running: Arc::clone(self), key: (tenant, turn), entry }
+    }
+
+    /// A turn of this tenant that runs, or ended not long ago.
+    pub fn turn_find(&self, tenant: TenantId, turn: TurnId) -> Option<Arc<TurnEntry>> {
+        let turns = lock(&self.turns);
+        let kept = turns.get(&(tenant, turn))?;
+        let expired = kept.ended.is_some_and(|ended| ended.elapsed() > self.limits.turn_replay_ms);
+        if expired { None } else { Some(Arc::clone(&kept.entry)) }
+    }
+
+    /// How many turns run.
+    pub fn turns_running(&self) -> usize {
+        lock(&self.turns).values().filter(|kept| kept.ended.is_none()).count()
+    }
+
+    /// Cancels every turn that runs.
+    pub fn cancel_all(&self) {
+        for kept in lock(&self.turns).values().filter(|kept| kept.ended.is_none()) {
+            kept.entry.cancel.cancel();
+        }
+    }
+
+    /// Cancels every running turn of a tenant.
+    pub fn cancel_tenant(&self, tenant: TenantId) {
+        for (_, kept) in lock(&self.turns).iter().filter(|((of, _), kept)| *of == tenant && kept.ended.is_none()) {
+            kept.entry.cancel.cancel();
+        }
+    }
+
+    /// Keeps an ended turn's events for a while, within the limits; the oldest go first.
+    fn turn_ended(&self, key: (TenantId, TurnId)) {
+        let mut turns = lock(&self.turns);
+        let now = Instant::now();
+        let too_large = turns.get(&key).is_some_and(|kept| kept.entry.feed.bytes() > self.limits.turn_replay_bytes_max);
+        if too_large {
+            turns.remove(&key);
+        } else if let Some(kept) = turns.get_mut(&key) {
+            kept.ended = Some(now);
+        }
+        let mut ended: Vec<_> = turns
+            .iter()
+            .filter_map(|(key, kept)| kept.ended.map(|ended| (ended, *key, kept.entry.feed.bytes())))
+            .collect();
+        let mut bytes: usize = ended.iter().map(|(.., bytes)| bytes).sum();
+        if bytes > self.limits.turn_replay_total_bytes_max || ended.len() % 64 == 0 {
+            ended.sort_unstable_by_key(|(ended, ..)| *ended);
+            for (ended, key, size) in ended {
+                if bytes <= self.limits.turn_replay_total_bytes_max && now.duration_since(ended) <= self.limits.turn_replay_ms {
+                    break;
+                }
+                turns.remove(&key);
+                bytes -= size;
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each of these maps is changed by single calls, so a panic elsewhere leaves them whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn forget<K: Eq + Hash, V>(map: &Mutex<HashMap<K, V>>, key: &K) {
+    lock(map).remove(key);
+}
+
+/// A place for a running turn.
+pub struct Slot {
+    running: Arc<Running>,
+    tenant: TenantId,
+    _server: OwnedSemaphorePermit,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut counts = lock(&self.running.per_tenant);
+        if let Some(count) = counts.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+/// An idempotency key in flight.
+pub struct ClaimGuard {
+    running: Arc<Running>,
+    key: (TenantId, String),
+}
+
+impl Drop for ClaimGuard {
+    fn drop(&mut self) {
+        forget(&self.running.claims, &self.key);
+    }
+}
+
+/// The right to work on a conversation.
+pub struct ConversationGuard {
+    running: Arc<Running>,
+    key: (TenantId, ConversationId),
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for ConversationGuard {
+    fn drop(&mut self) {
+        self.permit = None;
+        self.running.conversation_forget(self.key);
+    }
+}
+
+/// A turn that runs.
+pub struct TurnGuard {
+    running: Arc<Running>,
+    key: (TenantId, TurnId),
+    /// The turn.
+    pub entry: Arc<TurnEntry>,
+}
+
+impl Drop for TurnGuard {
+    fn drop(&mut self) {
+        // A driver that panicked left its followers waiting.
+        self.entry.feed.push(super::feed::Event::Failed(Error::internal("a turn ended without an outcome")));
+        self.running.turn_ended(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(change: impl FnOnce(&mut Limits)) -> Arc<Running> {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        Running::new(&limits)
+    }
+
+    #[tokio::test]
+    async fn a_conversation_is_one_turns_at_a_time_and_forgotten_when_free() {
+        let running = running(|_| ());
+        let (tenant, conversation) = (TenantId::new(), ConversationId::new());
+        let first = running.conversation(tenant, conversation, Duration::ZERO).await.unwrap();
+        assert!(running.conversation(tenant, conversation, Duration::ZERO).await.is_none());
+        assert!(running.conversation(TenantId::new(), conversation, Duration::ZERO).await.is_some());
+        let waiting = tokio::spawn({
+            let running = Arc::clone(&running);
+            async move { running.conversation(tenant, conversation, Duration::from_secs(60)).await.is_some() }
+        });
+        tokio::task::yield_now().await;
+        drop(first);
+        assert!(waiting.await.unwrap());
+        assert!(lock(&running.conversations).is_empty());
+    }
+
+    #[test]
+    fn places_are_bounded_for_a_tenant_and_for_the_server() {
+        let running = running(|limits| (limits.turns_max, limits.turns_per_tenant_max) = (3, 2));
+        let tenant = TenantId::new();
+        let taken = [running.slot(tenant).unwrap(), running.slot(tenant).unwrap()];
+        assert!(matches!(running.slot(tenant), Err(Error::RateLimited { .. })));
+        let other = running.slot(TenantId::new()).unwrap();
+        assert!(matches!(running.slot(TenantId::new()), Err(Error::Overloaded { .. })));
+        drop((taken, other));
+        assert!(running.slot(tenant).is_ok());
+    }
+
+    #[test]
+    fn a_turn_is_found_by_its_own_tenant_alone_and_not_for_ever() {
+        let running = running(|limits| limits.turn_replay_ms = Duration::ZERO);
+        let (tenant, turn) = (TenantId::new(), TurnId::new());
+        let guard = running.turn_begin(tenant, turn);
+        assert!(running.turn_find(tenant, turn).is_some());
+        assert!(running.turn_find(TenantId::new(), turn).is_none());
+        assert_eq!(running.turns_running(), 1);
+        drop(guard);
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(running.turn_find(tenant, turn).is_none());
+        assert_eq!(running.turns_running(), 0);
+    }
+
+    #[test]
+    fn a_key_in_flight_is_told_from_one_that_stands_for_something_else() {
+        let running = running(|_| ());
+        let tenant = TenantId::new();
+        let claim = |fingerprint: &str| Claim { key: "k".to_owned(), fingerprint: fingerprint.to_owned() };
+        let guard = running.claim(tenant, "chat/1", &claim("a")).unwrap();
+        assert!(matches!(running.claim(tenant, "chat/1", &claim("a")), Err(Error::IdempotencyInProgress { .. })));
+        assert!(matches!(running.claim(tenant, "chat/1", &claim("b")), Err(Error::IdempotencyKeyReused)));
+        assert!(running.claim(TenantId::new(), "chat/1", &claim("b")).is_ok());
+        drop(guard);
+        assert!(running.claim(tenant, "chat/1", &claim("b")).is_ok());
+    }
+}

@@ -1,0 +1,290 @@
+//! The end of a step: messages, charge, log row and, with a turn's last step, the idempotency answer commit together or not at all.
+
+use super::{
+    TenantStore, conversations,
+    engine::Param,
+    logs, rows,
+    tenant::TenantTx,
+    wallet::{self, Hold, HoldSlip},
+};
+use crate::{
+    clock::Time,
+    error::{Error, Result},
+    ids::*,
+    model::{
+        ChatAnswer, FinishReason, Json, JsonObject, LogRow, ModelRef, Speaker, TemplateVars, ToolCall, TurnFailure, TurnOutcome,
+        TurnReport, Usage,
+    },
+    money::Money,
+};
+use std::sync::Arc;
+
+/// What a step leaves behind.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The turn.
+    pub turn: TurnId,
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// What the tenant pays: at most the hold.
+    pub charge: Money,
+    /// What was used, as reported or estimated.
+    pub usage: Option<Usage>,
+    /// Whether usage is our estimate.
+    pub estimated: bool,
+    /// The vendor reported more than the bound: its model is closed for this tenant.
+    pub breached: bool,
+    /// How the turn ends, if this is its last step.
+    pub end: Option<StepEnd>,
+    /// The rows of the log.
+    pub logs: Vec<LogRow>,
+}
+
+/// The end of a turn.
+#[derive(Debug, Clone)]
+pub enum StepEnd {
+    /// With an answer and what it adds to the conversation.
+    Answered {
+        /// The answer; its balance is filled in inside the transaction.
+        answer: Box<ChatAnswer>,
+        /// What is added to the conversation.
+        kept: Box<Kept>,
+    },
+    /// Without one; the conversation stays as it was.
+    Failed(TurnFailure),
+}
+
+/// What an answered turn adds to its conversation.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The messages, in order.
+    pub messages: Vec<NewMessage>,
+    /// The calls that wait for results now.
+    pub open_calls: Vec<ToolCall>,
+    /// All variables of the conversation from now on.
+    pub template_vars: TemplateVars,
+    /// The caller's remarks, where they are replaced.
+    pub metadata: Option<JsonObject>,
+}
+
+/// A message to be stored.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// Its id.
+    pub id: MessageId,
+    /// Who said it.
+    pub role: Speaker,
+    /// What; null for an answer of tool calls alone.
+    pub content: Json,
+    /// Tool only: the call's id, the tool's name, whether it worked.
+    pub result_of: Option<(String, String, bool)>,
+    /// Assistant only.
+    pub answer: Option<Box<NewAnswer>>,
+}
+
+/// What an assistant's message has beyond its text.
+#[derive(Debug, Clone)]
+pub struct NewAnswer {
+    /// The tools it called.
+    pub calls: Vec<ToolCall>,
+    /// Which model.
+    pub model: ModelRef,
+    /// The config's version that asked.
+    pub config_version: u32,
+    /// As the vendor gave it.
+    pub raw: Json,
+    /// What stood before it.
+    pub prefix_hash: String,
+    /// Why the model stopped.
+    pub finish: FinishReason,
+    /// What was used.
+    pub usage: Usage,
+    /// What was charged.
+    pub cost: Money,
+}
+
+/// What a settled step answers.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// The turn's outcome, if this was its last step.
+    pub outcome: Option<TurnOutcome>,
+    /// The balance afterwards.
+    pub balance: Money,
+}
+
+impl TenantStore {
+    /// Ends a step. On an error nothing was stored, and the hold comes back to be settled again.
+    pub async fn step_settle(&self, hold: Hold, step: Arc<Step>) -> std::result::Result<Settled, (Error, Hold)> {
+        let (slip, clock) = (hold.slip.clone(), self.clock);
+        let written = self.write(move |tx| step_write(tx, Some(&slip), &step, clock.now())).await;
+        match written {
+            Ok((settled, head)) => {
+                hold.settled();
+                if let Some((seq, hash, balance)) = head {
+                    self.head_note(i64::try_from(seq).unwrap_or(i64::MAX), hash, balance);
+                }
+                Ok(settled)
+            }
+            Err(error) => Err((error, hold)),
+        }
+    }
+}
+
+impl TenantStore {
+    /// Ends a turn for which nothing is held: its vendors all refused, or it was cancelled while it waited.
+    pub async fn turn_fail(&self, step: Arc<Step>) -> Result<Settled> {
+        let clock = self.clock;
+        self.write(move |tx| Ok(step_write(tx, None, &step, clock.now())?.0)).await
+    }
+}
+
+type Head = (u64, String, Money);
+
+fn step_write(tx: &mut TenantTx<'_>, slip: Option<&HoldSlip>, step: &Step, now: Time) -> Result<(Settled, Option<Head>)> {
+    let purse = match slip {
+        Some(slip) => wallet::hold_settle(tx, slip, step.charge, step.usage, step.estimated, now)?,
+        None => wallet::purse(tx)?.0,
+    };
+    if let Some(slip) = slip.filter(|_| step.breached) {
+        model_close(tx, slip, now)?;
+    }
+    for row in &step.logs {
+        logs::log_append(tx, row)?;
+    }
+    let balance = purse.balance();
+    let outcome = match &step.end {
+        None => None,
+        Some(end) => Some(turn_end(tx, step, end, balance, now)?),
+    };
+    let head = if step.charge.is_zero() {
+        None
+    } else {
+        let (_, seq, hash) = wallet::purse(tx)?;
+        Some((seq, hash, balance))
+    };
+    Ok((Settled { outcome, balance }, head))
+}
+
+/// A vendor that reports more than the bound gets no further call of this tenant until the operator changed the model's row.
+fn model_close(tx: &mut TenantTx<'_>, slip: &HoldSlip, now: Time) -> Result<()> {
+    tx.execute(
+        "INSERT INTO closed_models (tenant_id, provider, model, rate_hash, created_at) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (tenant_id, provider, model) DO UPDATE SET rate_hash = excluded.rate_hash, created_at = excluded.created_at",
+        &[Param::Text(&slip.model.provider), Param::Text(&slip.model.model), Param::Text(&slip.row.fingerprint()), Param::Int(now.ms())],
+    )?;
+    Ok(())
+}
+
+fn turn_end(tx: &mut TenantTx<'_>, step: &Step, end: &StepEnd, balance: Money, now: Time) -> Result<TurnOutcome> {
+    let (state, status, report, outcome) = match end {
+        StepEnd::Answered { answer, kept } => {
+            conversation_extend(tx, step, kept, now)?;
+            let report = TurnReport { balance, max_tokens_applied: answer.max_tokens_applied, context: answer.context };
+            let mut answer = answer.clone();
+            answer.balance = balance;
+            ("done", 200, Some(rows::json_text(&report)?), TurnOutcome::Answered(answer))
+        }
+        StepEnd::Failed(failure) => {
+            let state = if *failure == TurnFailure::Cancelled { "cancelled" } else { "failed" };
+            (state, i64::from(failure.log_code().0), None, TurnOutcome::Failed(failure.clone()))
+        }
+    };
+    let turn = step.turn.to_string();
+    let ended = tx.execute(
+        "UPDATE turns SET state = ?3, ended_at = ?4, report = ?5 WHERE tenant_id = ?1 AND id = ?2 AND state = 'running'",
+        &[Param::Text(&turn), Param::Text(state), Param::Int(now.ms()), Param::text_opt(report.as_deref())],
+    )?;
+    if ended != 1 {
+        return Err(Error::Conflict { detail: format!("turn {turn} was ended before") });
+    }
+    tx.execute(
+        "UPDATE idempotency SET status = ?3, answer = ?4 WHERE tenant_id = ?1 AND turn_id = ?2",
+        &[Param::Text(&turn), Param::Int(status), Param::Text(&rows::json_text(&outcome)?)],
+    )?;
+    Ok(outcome)
+}
+
+fn conversation_extend(tx: &mut TenantTx<'_>, step: &Step, kept: &Kept, now: Time) -> Result<()> {
+    let conversation = step.conversation.to_string();
+    let before = tx
+        .first("SELECT message_count FROM conversations WHERE tenant_id = ?1 AND id = ?2", &[Param::Text(&conversation)], |row| row.int(0))?
+        .ok_or_else(|| Error::not_found("conversation", step.conversation))?;
+    let mut seq = before;
+    for message in &kept.messages {
+        seq += 1;
+        message_write(tx, &conversation, step.turn, seq, message, now)?;
+    }
+    let open_calls = if kept.open_calls.is_empty() { None } else { Some(rows::json_text(&kept.open_calls)?) };
+    tx.execute(
+        "UPDATE conversations SET message_count = ?3, open_calls = ?4, template_vars = ?5, updated_at = ?6 WHERE tenant_id = ?1 AND id = ?2",
+        &[
+            Param::Text(&conversation),
+            Param::Int(seq),
+            Param::text_opt(open_calls.as_deref()),
+            Param::Text(&rows::json_text(&kept.template_vars)?),
+            Param::Int(now.ms()),
+        ],
+    )?;
+    if let Some(metadata) = &kept.metadata {
+        tx.execute(
+            "UPDATE conversations SET metadata = ?3 WHERE tenant_id = ?1 AND id = ?2",
+            &[Param::Text(&conversation), Param::Text(&rows::json_text(metadata)?)],
+        )?;
+        conversations::metadata_write(tx, step.conversation, metadata)?;
+    }
+    Ok(())
+}
+
+fn message_write(tx: &mut TenantTx<'_>, conversation: &str, turn: TurnId, seq: i64, message: &NewMessage, now: Time) -> Result<()> {
+    let (content, is_json) = match &message.content {
+        Json::Null if message.role == Speaker::Assistant => (None, false),
+        Json::String(text) => (Some(text.clone()), false),
+        other => (Some(other.to_string()), true),
+    };
+    let answer = message.answer.as_deref();
+    let calls = answer.filter(|answer| !answer.calls.is_empty()).map(|answer| rows::json_text(&answer.calls)).transpose()?;
+    let raw = answer.map(|answer| rows::json_text(&answer.raw)).transpose()?;
+    let finish = answer.map(|answer| finish_name(answer.finish)).transpose()?;
+    let result_of = message.result_of.as_ref();
+    let tokens = |count: fn(&Usage) -> u64| Param::int_opt(answer.map(|answer| i64::try_from(count(&answer.usage)).unwrap_or(i64::MAX)));
+    tx.execute(
+        "INSERT INTO messages (tenant_id, conversation_id, seq, id, turn_id, role, content, content_json, tool_calls, tool_call_id, name, ok,
+                               provider, model, config_version, raw, prefix_hash, finish_reason,
+                               input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
+        &[
+            Param::Text(conversation),
+            Param::Int(seq),
+            Param::Text(&message.id.to_string()),
+            Param::Text(&turn.to_string()),
+            Param::Text(message.role.name()),
+            Param::text_opt(content.as_deref()),
+            Param::Int(i64::from(is_json)),
+            Param::text_opt(calls.as_deref()),
+            Param::text_opt(result_of.map(|(id, ..)| id.as_str())),
+            Param::text_opt(result_of.map(|(_, name, _)| name.as_str())),
+            Param::int_opt(result_of.map(|(.., ok)| i64::from(*ok))),
+            Param::text_opt(answer.map(|answer| answer.model.provider.as_str())),
+            Param::text_opt(answer.map(|answer| answer.model.model.as_str())),
+            Param::int_opt(answer.map(|answer| i64::from(answer.config_version))),
+            Param::text_opt(raw.as_deref()),
+            Param::text_opt(answer.map(|answer| answer.prefix_hash.as_str())),
+            Param::text_opt(finish.as_deref()),
+            tokens(|usage| usage.input_tokens),
+            tokens(|usage| usage.output_tokens),
+            tokens(|usage| usage.cache_read_tokens),
+            tokens(|usage| usage.cache_write_tokens),
+            Param::int_opt(answer.map(|answer| answer.cost.nanos())),
+            Param::Int(now.ms()),
+        ],
+    )?;
+    Ok(())
+}
+
+/// The name of a finish reason as it stands in JSON.
+fn finish_name(finish: FinishReason) -> Result<String> {
+    match serde_json::to_value(finish).map_err(Error::internal)? {
+        Json::String(name) => Ok(name),
+        _ => Err(Error::internal("a finish reason without a name")),
+    }
+}

@@ -1,0 +1,398 @@
+//! A turn's beginning and its end without an answer. A turn is opened in one transaction: idempotency claim, conversation, history and the
+//! caller's own check of what was asked; whatever refuses it leaves no row behind.
+
+use super::{
+    TenantStore,
+    access::Principal,
+    configs, conversations,
+    engine::{Param, Row},
+    logs, rows,
+    tenant::TenantTx,
+    wallet::{self, HoldSlip},
+};
+use crate::{
+    clock::Time,
+    error::{Error, Result},
+    ids::*,
+    model::{
+        ConfigBody, JsonObject, LogEvent, LogRow, Message, ModelRef, RawAnswer, Speaker, StoredMessage, TemplateVars, ToolCall,
+        TurnOutcome, TurnReport,
+    },
+    money::Money,
+};
+use std::{collections::BTreeMap, time::Duration};
+
+/// What opens a turn.
+#[derive(Debug, Clone)]
+pub struct TurnAsk {
+    /// The turn's id.
+    pub turn: TurnId,
+    /// The HTTP request it comes from.
+    pub request: RequestId,
+    /// Who asks.
+    pub who: Principal,
+    /// On which config.
+    pub config: ConfigId,
+    /// In which conversation.
+    pub conversation: ConversationId,
+    /// Whether this turn makes it.
+    pub conversation_is_new: bool,
+    /// The new conversation's title, remarks and end user.
+    pub title: String,
+    /// See [`TurnAsk::title`].
+    pub metadata: JsonObject,
+    /// See [`TurnAsk::title`].
+    pub end_user: Option<String>,
+    /// Values that replace those of the conversation, name by name.
+    pub template_vars: TemplateVars,
+    /// The caller's idempotency key.
+    pub claim: Option<Claim>,
+}
+
+/// An idempotency key and what it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The key.
+    pub key: String,
+    /// A hash of the request's body and mode.
+    pub fingerprint: String,
+}
+
+/// An open turn: what it works on.
+#[derive(Debug, Clone)]
+pub struct OpenTurn {
+    /// The turn's id.
+    pub turn: TurnId,
+    /// The HTTP request it comes from.
+    pub request: RequestId,
+    /// The config, as it was when the turn was opened.
+    pub config_id: ConfigId,
+    /// The config's newest version.
+    pub config: ConfigBody,
+    /// Its number.
+    pub config_version: u32,
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// Whether this turn made it.
+    pub conversation_is_new: bool,
+    /// The conversation's values with the new ones over them.
+    pub template_vars: TemplateVars,
+    /// What was said before, oldest first, the newest `limits.history_messages_max`.
+    pub history: Vec<StoredMessage>,
+    /// What the newest answer said beside its message.
+    pub last_report: Option<TurnReport>,
+    /// The calls that wait for results.
+    pub open_calls: Vec<ToolCall>,
+    /// The claim to be answered.
+    pub claim: Option<Claim>,
+}
+
+/// What the caller's check says of an open turn.
+pub enum Admission<T> {
+    /// Go on, with what the check made of the input.
+    Go(T),
+    /// The answer is there already; open nothing.
+    Replay(TurnOutcome, TurnId),
+}
+
+/// What came of opening a turn.
+pub enum Opened<T> {
+    /// It runs; it must be ended by a settle, a refusal or a failure.
+    Running(Box<OpenTurn>, T),
+    /// The same request was answered before.
+    Replay(TurnOutcome, TurnId),
+}
+
+impl TenantStore {
+    /// Opens a turn. `admit` sees what it would work on and may refuse it; it runs inside the transaction, perhaps more than once.
+    ///
+    /// Fails with `NotFound`, `ConversationConfigMismatch`, `ConversationBusy`, `IdempotencyInProgress`, `IdempotencyKeyReused`, with what
+    /// `admit` fails with, and with what storage fails with; then nothing was written.
+    pub async fn turn_open<T: Send + 'static>(
+        &self,
+        ask: TurnAsk,
+        admit: impl Fn(&OpenTurn) -> Result<Admission<T>> + Send + 'static,
+    ) -> Result<Opened<T>> {
+        let (boot, clock, limits) = (self.boot, self.clock, self.limits.clone());
+        self.write(move |tx| {
+            let now = clock.now();
+            if let Some((outcome, turn)) = claim_check(tx, &ask, boot, now.minus(limits.idempotency_ms))? {
+                return Ok(Opened::Replay(outcome, turn));
+            }
+            let open = turn_load(tx, &ask, limits.history_messages_max)?;
+            let admitted = match admit(&open)? {
+                Admission::Replay(outcome, turn) => return Ok(Opened::Replay(outcome, turn)),
+                Admission::Go(admitted) => admitted,
+            };
+            turn_write(tx, &ask, &open, boot, now)?;
+            Ok(Opened::Running(Box::new(open), admitted))
+        })
+        .await
+    }
+
+    /// Takes back a turn that was refused before any vendor call: no row of it stays, its idempotency key is free again.
+    pub async fn turn_refuse(&self, open: &OpenTurn) -> Result<()> {
+        let (turn, conversation, is_new) = (open.turn.to_string(), open.conversation.to_string(), open.conversation_is_new);
+        self.write(move |tx| {
+            tx.execute("DELETE FROM turns WHERE tenant_id = ?1 AND id = ?2", &[Param::Text(&turn)])?;
+            tx.execute("DELETE FROM idempotency WHERE tenant_id = ?1 AND turn_id = ?2 AND status IS NULL", &[Param::Text(&turn)])?;
+            if is_new {
+                tx.execute(
+                    "DELETE FROM conversation_metadata WHERE tenant_id = ?1 AND conversation_id = ?2",
+                    &[Param::Text(&conversation)],
+                )?;
+                tx.execute(
+                    "DELETE FROM conversations WHERE tenant_id = ?1 AND id = ?2 AND message_count = 0",
+                    &[Param::Text(&conversation)],
+                )?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Gives back the money of a hold whose turn broke off inside this process, and closes the turn.
+    pub(super) async fn turn_interrupted(&self, slip: HoldSlip) -> Result<()> {
+        let clock = self.clock;
+        self.write(move |tx| {
+            let now = clock.now();
+            wallet::hold_end(tx, slip.id, slip.key, slip.amount, Money::ZERO)?;
+            interrupted(tx, slip.turn, Some((&slip.model, slip.amount)), now)
+        })
+        .await
+    }
+}
+
+/// The stored answer of this idempotency key, if there is one; an error if its turn still runs or it stands for another request.
+fn claim_check(tx: &mut TenantTx<'_>, ask: &TurnAsk, boot: BootId, oldest: Time) -> Result<Option<(TurnOutcome, TurnId)>> {
+    let Some(claim) = &ask.claim else { return Ok(None) };
+    tx.execute("DELETE FROM idempotency WHERE tenant_id = ?1 AND created_at < ?2 AND status IS NOT NULL", &[Param::Int(oldest.ms())])?;
+    let found = tx.first(
+        "SELECT fingerprint, answer, turn_id, boot_id FROM idempotency WHERE tenant_id = ?1 AND route = ?2 AND key = ?3",
+        &[Param::Text(&route(ask.config)), Param::Text(&claim.key)],
+        |row| {
+            let answer: Option<TurnOutcome> = rows::json_opt(row, 1)?;
+            Ok((row.text(0)? == claim.fingerprint, answer, rows::parsed(row, 2)?, rows::parsed::<BootId>(row, 3)?))
+        },
+    )?;
+    match found {
+        None => Ok(None),
+        Some((false, ..)) => Err(Error::IdempotencyKeyReused),
+        Some((true, Some(answer), turn, _)) => Ok(Some((answer, turn))),
+        Some((true, None, _, at)) if at == boot => Err(Error::IdempotencyInProgress { retry_after: Duration::from_secs(1) }),
+        // A claim of an earlier life without an answer: recovery frees these; here the row is simply taken over.
+        Some((true, None, ..)) => Ok(None),
+    }
+}
+
+/// The scope of an idempotency key below the tenant.
+pub(super) fn route(config: ConfigId) -> String {
+    format!("chat/{config}")
+}
+
+fn turn_load(tx: &mut TenantTx<'_>, ask: &TurnAsk, history_max: usize) -> Result<OpenTurn> {
+    let (config, config_version) = configs::config_for_chat(tx, ask.config)?.ok_or_else(|| Error::not_found("config", ask.config))?;
+    let mut open = OpenTurn {
+        turn: ask.turn,
+        request: ask.request,
+        config_id: ask.config,
+        config,
+        config_version,
+        conversation: ask.conversation,
+        conversation_is_new: ask.conversation_is_new,
+        template_vars: BTreeMap::new(),
+        history: Vec::new(),
+        last_report: None,
+        open_calls: Vec::new(),
+        claim: ask.claim.clone(),
+    };
+    if !ask.conversation_is_new {
+        let (id, text) = (ask.conversation, ask.conversation.to_string());
+        let (config, vars, calls): (ConfigId, TemplateVars, Option<Vec<ToolCall>>) = tx
+            .first(
+                "SELECT config_id, template_vars, open_calls FROM conversations WHERE tenant_id = ?1 AND id = ?2",
+                &[Param::Text(&text)],
+                |row| Ok((rows::parsed(row, 0)?, rows::json(row, 1)?, rows::json_opt(row, 2)?)),
+            )?
+            .ok_or_else(|| Error::not_found("conversation", id))?;
+        if config != ask.config {
+            return Err(Error::ConversationConfigMismatch);
+        }
+        let running = "SELECT 1 FROM turns WHERE tenant_id = ?1 AND conversation_id = ?2 AND state = 'running'";
+        if tx.first(running, &[Param::Text(&text)], |_| Ok(()))?.is_some() {
+            return Err(Error::ConversationBusy { retry_after: Duration::from_secs(1) });
+        }
+        open.template_vars = vars;
+        open.open_calls = calls.unwrap_or_default();
+        open.history = history(tx, &text, history_max)?;
+        open.last_report = last_report(tx, open.history.last())?;
+    }
+    open.template_vars.extend(ask.template_vars.clone());
+    Ok(open)
+}
+
+fn turn_write(tx: &mut TenantTx<'_>, ask: &TurnAsk, open: &OpenTurn, boot: BootId, now: Time) -> Result<()> {
+    let (turn, config, boot) = (open.turn.to_string(), open.config_id.to_string(), boot.to_string());
+    let (conversation, user, key) = (open.conversation.to_string(), ask.who.user_id().to_string(), ask.who.key_id().to_string());
+    if open.conversation_is_new {
+        tx.execute(
+            "INSERT INTO conversations (tenant_id, id, config_id, user_id, key_id, end_user, title, metadata, template_vars, message_count,
+                                        created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, '{}', 0, ?9, ?9)",
+            &[
+                Param::Text(&conversation),
+                Param::Text(&config),
+                Param::Text(&user),
+                Param::Text(&key),
+                Param::text_opt(ask.end_user.as_deref()),
+                Param::Text(&ask.title),
+                Param::Text(&rows::json_text(&ask.metadata)?),
+                Param::Int(now.ms()),
+            ],
+        )?;
+        conversations::metadata_write(tx, open.conversation, &ask.metadata)?;
+    }
+    tx.execute(
+        "INSERT INTO turns (tenant_id, id, conversation_id, config_id, user_id, key_id, request_id, boot_id, state, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'running', ?9)",
+        &[
+            Param::Text(&turn),
+            Param::Text(&conversation),
+            Param::Text(&config),
+            Param::Text(&user),
+            Param::Text(&key),
+            Param::Text(&ask.request.to_string()),
+            Param::Text(&boot),
+            Param::Int(now.ms()),
+        ],
+    )?;
+    if let Some(claim) = &ask.claim {
+        tx.execute(
+            "INSERT INTO idempotency (tenant_id, route, key, fingerprint, turn_id, boot_id, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (tenant_id, route, key) DO UPDATE SET turn_id = excluded.turn_id, boot_id = excluded.boot_id",
+            &[
+                Param::Text(&route(ask.config)),
+                Param::Text(&claim.key),
+                Param::Text(&claim.fingerprint),
+                Param::Text(&turn),
+                Param::Text(&boot),
+                Param::Int(now.ms()),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// The newest messages of a conversation, oldest first.
+fn history(tx: &mut TenantTx<'_>, conversation: &str, max: usize) -> Result<Vec<StoredMessage>> {
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    let sql = format!(
+        "SELECT {}, turn_id, raw, prefix_hash, finish_reason FROM messages WHERE tenant_id = ?1 AND conversation_id = ?2 ORDER BY seq DESC LIMIT ?3",
+        conversations::MESSAGE
+    );
+    let mut messages = tx.all(&sql, &[Param::Text(conversation), Param::Int(max)], stored_message)?;
+    messages.reverse();
+    Ok(messages)
+}
+
+/// What the turn of the newest message said beside it.
+fn last_report(tx: &mut TenantTx<'_>, last: Option<&StoredMessage>) -> Result<Option<TurnReport>> {
+    let Some(last) = last else { return Ok(None) };
+    let turn = last.turn_id.to_string();
+    let report =
+        tx.first("SELECT report FROM turns WHERE tenant_id = ?1 AND id = ?2", &[Param::Text(&turn)], |row| rows::json_opt(row, 0))?;
+    Ok(report.flatten())
+}
+
+fn stored_message(row: &dyn Row) -> Result<StoredMessage> {
+    const EXTRA: usize = conversations::MESSAGE_COLUMNS;
+    let message: Message = conversations::message_take(row)?;
+    let finish = row.text_opt(EXTRA + 3)?.map(|name| serde_json::Value::String(name.to_owned()));
+    Ok(StoredMessage {
+        turn_id: rows::parsed(row, EXTRA)?,
+        raw: match (&message.model, rows::json_opt(row, EXTRA + 1)?) {
+            (Some(model), Some(json)) if message.role == Speaker::Assistant => Some(RawAnswer { model: model.clone(), json }),
+            _ => None,
+        },
+        prefix_hash: rows::text_opt(row, EXTRA + 2)?,
+        finish: finish.map(serde_json::from_value).transpose().map_err(Error::internal)?,
+        message,
+    })
+}
+
+/// Closes what an earlier life of the server left: its turns end, their holds go back to the tenant, unanswered idempotency keys are free.
+/// Never by the clock, only by whose life a row is of.
+pub(super) fn recover(tx: &mut TenantTx<'_>, boot: BootId, now: Time) -> Result<()> {
+    let boot = boot.to_string();
+    let turns: Vec<TurnId> =
+        tx.all("SELECT id FROM turns WHERE tenant_id = ?1 AND state = 'running' AND boot_id <> ?2", &[Param::Text(&boot)], |row| {
+            rows::parsed(row, 0)
+        })?;
+    let holds = tx.all(
+        "SELECT id, turn_id, key_id, amount, provider, model FROM holds WHERE tenant_id = ?1 AND boot_id <> ?2",
+        &[Param::Text(&boot)],
+        |row| {
+            let model = ModelRef { provider: row.text(4)?.to_owned(), model: row.text(5)?.to_owned() };
+            Ok((
+                rows::parsed::<HoldId>(row, 0)?,
+                rows::parsed::<TurnId>(row, 1)?,
+                rows::parsed::<KeyId>(row, 2)?,
+                wallet::money(row, 3)?,
+                model,
+            ))
+        },
+    )?;
+    for (hold, _, key, amount, _) in &holds {
+        wallet::hold_end(tx, *hold, *key, *amount, Money::ZERO)?;
+    }
+    for turn in &turns {
+        let held = holds.iter().find(|(_, of, ..)| of == turn);
+        interrupted(tx, *turn, held.map(|(.., amount, model)| (model, *amount)), now)?;
+    }
+    if !turns.is_empty() || !holds.is_empty() {
+        tracing::warn!(turns = turns.len(), holds = holds.len(), "closed what an earlier run of the server left open in a tenant");
+    }
+    tx.execute("DELETE FROM idempotency WHERE tenant_id = ?1 AND status IS NULL AND boot_id <> ?2", &[Param::Text(&boot)])?;
+    Ok(())
+}
+
+/// Ends a turn that broke off and logs the most that its vendor may have billed the operator.
+fn interrupted(tx: &mut TenantTx<'_>, turn: TurnId, held: Option<(&ModelRef, Money)>, now: Time) -> Result<()> {
+    let id = turn.to_string();
+    let found = tx.first(
+        "SELECT key_id, user_id, config_id, conversation_id, request_id FROM turns WHERE tenant_id = ?1 AND id = ?2",
+        &[Param::Text(&id)],
+        |row| Ok((rows::parsed(row, 0)?, rows::parsed(row, 1)?, rows::parsed(row, 2)?, rows::parsed(row, 3)?, rows::parsed(row, 4)?)),
+    )?;
+    let Some((key_id, user_id, config_id, conversation_id, request_id)) = found else { return Ok(()) };
+    tx.execute(
+        "UPDATE turns SET state = 'interrupted', ended_at = ?3 WHERE tenant_id = ?1 AND id = ?2 AND state = 'running'",
+        &[Param::Text(&id), Param::Int(now.ms())],
+    )?;
+    tx.execute("DELETE FROM idempotency WHERE tenant_id = ?1 AND turn_id = ?2 AND status IS NULL", &[Param::Text(&id)])?;
+    let row = LogRow {
+        id: LogId::new(),
+        turn_id: Some(turn),
+        step: Some(1),
+        created_at: now,
+        key_id: Some(key_id),
+        user_id: Some(user_id),
+        config_id: Some(config_id),
+        conversation_id: Some(conversation_id),
+        event: LogEvent::Interrupted,
+        status: 500,
+        code: Some("interrupted".to_owned()),
+        provider: held.map(|(model, _)| model.provider.clone()),
+        model: held.map(|(model, _)| model.model.clone()),
+        usage: None,
+        cost: None,
+        estimated: false,
+        latency_ms: None,
+        provider_ms: None,
+        time_to_first_token_ms: None,
+        request_id: Some(request_id),
+        operator_cost: held.map(|(_, amount)| amount),
+        detail: Some("The server stopped while this turn ran. Nothing was charged; the message was not kept, so send it again.".to_owned()),
+    };
+    logs::log_append(tx, &row)
+}

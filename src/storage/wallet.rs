@@ -1,0 +1,463 @@
+//! The wallet in SQL: the rules of `crate::wallet` by conditional update, under the file's `CHECK`s, with the ledger's chain.
+//!
+//! No vendor call without a [`Hold`], no [`Hold`] but from [`TenantStore::wallet_hold`].
+
+use super::{
+    Operator, Storage, TenantStore,
+    engine::{Param, Row},
+    tenant::TenantTx,
+};
+use crate::{
+    clock::Time,
+    error::{Error, Result},
+    ids::*,
+    model::{EntryKind, LedgerEntry, ModelRef, Rates, Usage, Wallet},
+    money::Money,
+    rates::CardRow,
+    wallet::{self, Denied, Held, Purse, Refused, Wish},
+};
+use std::{sync::Arc, time::Duration};
+
+/// Money set aside, durably, for one vendor call. Only a committed transaction makes one; it is consumed by the call and ended by a settle.
+///
+/// One that is dropped unsettled (a panic in between) gives its money back and leaves an `interrupted` row in the log: the tenant pays for
+/// answers, not for our crash.
+#[must_use = "a hold keeps the tenant's money until it is settled"]
+pub struct Hold {
+    pub(super) slip: HoldSlip,
+    /// Taken when the hold is settled.
+    store: Option<TenantStore>,
+}
+
+/// What a hold says.
+#[derive(Debug, Clone)]
+pub(super) struct HoldSlip {
+    pub(super) id: HoldId,
+    pub(super) turn: TurnId,
+    pub(super) step: u32,
+    pub(super) key: KeyId,
+    pub(super) model: ModelRef,
+    pub(super) row: Arc<CardRow>,
+    pub(super) amount: Money,
+    pub(super) output_tokens: u32,
+}
+
+impl crate::wallet::Sealed for Hold {}
+impl Held for Hold {}
+
+impl Hold {
+    /// The most that the call can cost the tenant.
+    pub fn amount(&self) -> Money {
+        self.slip.amount
+    }
+
+    /// The output limit to send, in tokens.
+    pub fn output_tokens(&self) -> u32 {
+        self.slip.output_tokens
+    }
+
+    /// The rates the call is charged at.
+    pub fn row(&self) -> &CardRow {
+        &self.slip.row
+    }
+
+    /// The model it was made for.
+    pub fn model(&self) -> &ModelRef {
+        &self.slip.model
+    }
+
+    /// The settled hold needs no janitor.
+    pub(super) fn settled(mut self) {
+        self.store = None;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let Some(store) = self.store.take() else { return };
+        tracing::error!(hold = %self.slip.id, turn = %self.slip.turn, "a hold was dropped unsettled; its money goes back");
+        let slip = self.slip.clone();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            if let Err(error) = store.turn_interrupted(slip).await {
+                // The next start of the server finds the hold and gives it back.
+                tracing::error!(%error, "the janitor could not give a hold back");
+            }
+        });
+    }
+}
+
+/// What is asked of the wallet before a vendor call.
+#[derive(Debug, Clone)]
+pub struct HoldAsk {
+    /// The turn that calls.
+    pub turn: TurnId,
+    /// Which step of it, from 1.
+    pub step: u32,
+    /// The key that pays.
+    pub key: KeyId,
+    /// The most that this key may ever spend.
+    pub spend_limit: Option<Money>,
+    /// The model to be called.
+    pub model: ModelRef,
+    /// Its row on the rate card.
+    pub row: Arc<CardRow>,
+    /// What is to be bounded.
+    pub wish: Wish,
+}
+
+/// What an operator adds to a wallet, or with a negative amount takes back.
+#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreditInput {
+    /// Dollars; negative is an adjustment, never below what is spent or held.
+    pub amount: Money,
+    /// The payment's reference; one counts once a tenant.
+    #[serde(default)]
+    pub reference: Option<String>,
+    /// A remark.
+    #[serde(default)]
+    pub note: Option<String>,
+}
+
+/// An entry on its way into the ledger.
+pub(super) struct NewEntry {
+    pub(super) kind: EntryKind,
+    pub(super) amount: Money,
+    pub(super) reference: Option<String>,
+    pub(super) note: Option<String>,
+    pub(super) turn: Option<TurnId>,
+    pub(super) key: Option<KeyId>,
+    pub(super) model: Option<ModelRef>,
+    pub(super) usage: Option<Usage>,
+    pub(super) rates: Option<Rates>,
+    pub(super) at: Time,
+}
+
+/// A money column.
+pub(super) fn money(row: &dyn Row, column: usize) -> Result<Money> {
+    Ok(Money::from_nanos(row.int(column)?))
+}
+
+/// The wallet and the newest link of its chain.
+pub(super) fn purse(tx: &mut TenantTx<'_>) -> Result<(Purse, u64, String)> {
+    tx.first("SELECT deposited, settled, held, seq, head FROM wallet WHERE tenant_id = ?1", &[], |row| {
+        let purse = Purse { deposited: money(row, 0)?, settled: money(row, 1)?, held: money(row, 2)? };
+        Ok((purse, row.int(3)?.unsigned_abs(), row.text(4)?.to_owned()))
+    })?
+    .ok_or_else(|| Error::internal("the wallet's row is missing"))
+}
+
+/// The wallet as the API shows it.
+pub(super) fn shown(purse: Purse) -> Wallet {
+    Wallet { balance: purse.balance(), held: purse.held, available: purse.available(), currency: "USD" }
+}
+
+/// What a key has spent and holds.
+fn key_purse(tx: &mut TenantTx<'_>, key: KeyId) -> Result<(Money, Money)> {
+    let key = key.to_string();
+    let found = tx.first("SELECT spent, held FROM key_spend WHERE tenant_id = ?1 AND key_id = ?2", &[Param::Text(&key)], |row| {
+        Ok((money(row, 0)?, money(row, 1)?))
+    })?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Moves what a key has spent and holds.
+fn key_move(tx: &mut TenantTx<'_>, key: KeyId, spent: Money, held: Money) -> Result<()> {
+    let key = key.to_string();
+    tx.execute(
+        "INSERT INTO key_spend (tenant_id, key_id, spent, held) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (tenant_id, key_id) DO UPDATE SET spent = key_spend.spent + excluded.spent, held = key_spend.held + excluded.held",
+        // A row that is not there yet begins at zero: only holds come first, and they are not negative.
+        &[Param::Text(&key), Param::Int(spent.nanos()), Param::Int(held.nanos())],
+    )?;
+    Ok(())
+}
+
+/// Takes an amount from what a key holds and adds a charge to what it has spent.
+fn key_settle(tx: &mut TenantTx<'_>, key: KeyId, held: Money, charge: Money) -> Result<()> {
+    let key = key.to_string();
+    tx.execute(
+        "UPDATE key_spend SET spent = spent + ?3, held = held - ?4 WHERE tenant_id = ?1 AND key_id = ?2",
+        &[Param::Text(&key), Param::Int(charge.nanos()), Param::Int(held.nanos())],
+    )?;
+    Ok(())
+}
+
+/// Bounds the call, sets the money aside and writes the hold's row.
+fn hold_make(tx: &mut TenantTx<'_>, ask: &HoldAsk, boot: BootId, now: Time) -> Result<HoldSlip> {
+    model_open(tx, ask)?;
+    let (purse, ..) = purse(tx)?;
+    let (mut free, mut whole) = (purse.available(), purse.balance());
+    let mut key_is_the_bound = false;
+    if let Some(limit) = ask.spend_limit {
+        let (spent, held) = key_purse(tx, ask.key)?;
+        let left = limit.checked_sub(spent).unwrap_or_default().max(Money::ZERO);
+        let left_free = left.checked_sub(held).unwrap_or_default().max(Money::ZERO);
+        key_is_the_bound = left < whole;
+        (free, whole) = (free.min(left_free), whole.min(left));
+    }
+    let grant = wallet::grant(&ask.row, ask.wish, free, whole).map_err(|denied| match denied {
+        Denied::Insufficient { .. } if key_is_the_bound => {
+            let limit = ask.spend_limit.unwrap_or_default();
+            Error::KeySpendLimit { limit, spent: limit.checked_sub(whole).unwrap_or_default() }
+        }
+        Denied::Insufficient { required } => Error::InsufficientCredit { required, available: purse.available() },
+        Denied::Reserved { required } => Error::CreditReserved { required, available: free, retry_after: Duration::from_secs(1) },
+    })?;
+    let changed = tx.execute(
+        "UPDATE wallet SET held = held + ?2 WHERE tenant_id = ?1 AND settled + held + ?2 <= deposited",
+        &[Param::Int(grant.amount.nanos())],
+    )?;
+    if changed != 1 {
+        return Err(Error::internal("a granted hold does not fit the wallet"));
+    }
+    key_move(tx, ask.key, Money::ZERO, grant.amount)?;
+    let id = HoldId::new();
+    tx.execute(
+        "INSERT INTO holds (tenant_id, id, turn_id, step, key_id, provider, model, amount, boot_id, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        &[
+            Param::Text(&id.to_string()),
+            Param::Text(&ask.turn.to_string()),
+            Param::Int(i64::from(ask.step)),
+            Param::Text(&ask.key.to_string()),
+            Param::Text(&ask.model.provider),
+            Param::Text(&ask.model.model),
+            Param::Int(grant.amount.nanos()),
+            Param::Text(&boot.to_string()),
+            Param::Int(now.ms()),
+        ],
+    )?;
+    Ok(HoldSlip {
+        id,
+        turn: ask.turn,
+        step: ask.step,
+        key: ask.key,
+        model: ask.model.clone(),
+        row: Arc::clone(&ask.row),
+        amount: grant.amount,
+        output_tokens: grant.output_tokens,
+    })
+}
+
+/// A model whose vendor broke the bound is closed until its row on the rate card changes.
+fn model_open(tx: &mut TenantTx<'_>, ask: &HoldAsk) -> Result<()> {
+    let closed = tx.first(
+        "SELECT rate_hash FROM closed_models WHERE tenant_id = ?1 AND provider = ?2 AND model = ?3",
+        &[Param::Text(&ask.model.provider), Param::Text(&ask.model.model)],
+        |row| Ok(row.text(0)? == ask.row.fingerprint()),
+    )?;
+    match closed {
+        Some(true) => Err(Error::ModelClosed { provider: ask.model.provider.clone(), model: ask.model.model.clone() }),
+        _ => Ok(()),
+    }
+}
+
+/// Ends a hold: what was charged moves to settled, the rest is free again. Answers the wallet afterwards.
+///
+/// A hold that is not there was ended before; nothing is charged twice.
+pub(super) fn hold_settle(
+    tx: &mut TenantTx<'_>,
+    slip: &HoldSlip,
+    charge: Money,
+    usage: Option<Usage>,
+    estimated: bool,
+    now: Time,
+) -> Result<Purse> {
+    hold_end(tx, slip.id, slip.key, slip.amount, charge)?;
+    if !charge.is_zero() {
+        let note = estimated.then(|| "estimated: the vendor's report is missing".to_owned());
+        let entry = NewEntry {
+            kind: EntryKind::Spend,
+            amount: Money::from_nanos(-charge.nanos()),
+            reference: None,
+            note,
+            turn: Some(slip.turn),
+            key: Some(slip.key),
+            model: Some(slip.model.clone()),
+            usage,
+            rates: Some(usage.map_or(slip.row.rates, |usage| slip.row.rates_for(usage))),
+            at: now,
+        };
+        ledger_append(tx, entry)?;
+    }
+    Ok(purse(tx)?.0)
+}
+
+/// Removes a hold's row and takes its amount out of what is held.
+pub(super) fn hold_end(tx: &mut TenantTx<'_>, id: HoldId, key: KeyId, amount: Money, charge: Money) -> Result<()> {
+    let ended = tx.execute("DELETE FROM holds WHERE tenant_id = ?1 AND id = ?2", &[Param::Text(&id.to_string())])?;
+    if ended != 1 {
+        return Err(Error::Conflict { detail: format!("hold {id} was ended before") });
+    }
+    let (before, ..) = purse(tx)?;
+    let after = before.settle(amount, charge).map_err(|refused| Error::internal(format!("hold {id}: {refused:?}")))?;
+    let changed = tx.execute(
+        "UPDATE wallet SET held = ?2, settled = ?3 WHERE tenant_id = ?1 AND held = ?4 AND settled = ?5",
+        &[
+            Param::Int(after.held.nanos()),
+            Param::Int(after.settled.nanos()),
+            Param::Int(before.held.nanos()),
+            Param::Int(before.settled.nanos()),
+        ],
+    )?;
+    if changed != 1 {
+        return Err(Error::internal("the wallet moved under a transaction"));
+    }
+    key_settle(tx, key, amount, charge)
+}
+
+/// Writes the next entry of the ledger and links it to the one before. The wallet's sums must have been moved already.
+pub(super) fn ledger_append(tx: &mut TenantTx<'_>, new: NewEntry) -> Result<LedgerEntry> {
+    let (purse, seq, head) = purse(tx)?;
+    let mut entry = LedgerEntry {
+        id: EntryId::new(),
+        seq: seq + 1,
+        kind: new.kind,
+        amount: new.amount,
+        balance: purse.balance(),
+        reference: new.reference,
+        note: new.note,
+        turn_id: new.turn,
+        model: new.model.as_ref().map(|model| format!("{}/{}", model.provider, model.model)),
+        usage: new.usage,
+        rates: new.rates,
+        created_at: new.at,
+        hash: String::new(),
+    };
+    entry.hash = wallet::chain_next(&head, &entry);
+    let seq = i64::try_from(entry.seq).map_err(Error::internal)?;
+    let json = |value: Option<String>| value;
+    let usage = json(entry.usage.as_ref().map(serde_json::to_string).transpose().map_err(Error::internal)?);
+    let rates = json(entry.rates.as_ref().map(serde_json::to_string).transpose().map_err(Error::internal)?);
+    let text = |value: &'static str| Param::Text(value);
+    let turn = entry.turn_id.map(|turn| turn.to_string());
+    let key = new.key.map(|key| key.to_string());
+    tx.execute(
+        "INSERT INTO ledger (tenant_id, seq, id, kind, amount, balance, reference, note, turn_id, key_id, provider, model, usage, rates, created_at, hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+        &[
+            Param::Int(seq),
+            Param::Text(&entry.id.to_string()),
+            text(entry.kind.name()),
+            Param::Int(entry.amount.nanos()),
+            Param::Int(entry.balance.nanos()),
+            Param::text_opt(entry.reference.as_deref()),
+            Param::text_opt(entry.note.as_deref()),
+            Param::text_opt(turn.as_deref()),
+            Param::text_opt(key.as_deref()),
+            Param::text_opt(new.model.as_ref().map(|model| model.provider.as_str())),
+            Param::text_opt(new.model.as_ref().map(|model| model.model.as_str())),
+            Param::text_opt(usage.as_deref()),
+            Param::text_opt(rates.as_deref()),
+            Param::Int(entry.created_at.ms()),
+            Param::Text(&entry.hash),
+        ],
+    )?;
+    tx.execute("UPDATE wallet SET seq = ?2, head = ?3 WHERE tenant_id = ?1", &[Param::Int(seq), Param::Text(&entry.hash)])?;
+    Ok(entry)
+}
+
+impl TenantStore {
+    /// Bounds a vendor call and sets the most it can cost aside, durably. No hold, no call.
+    ///
+    /// Fails with `InsufficientCredit`, `KeySpendLimit`, `CreditReserved`, `ModelClosed`, and with what storage fails with.
+    pub async fn wallet_hold(&self, ask: HoldAsk) -> Result<Hold> {
+        let (boot, clock) = (self.boot, self.clock);
+        let slip = self.write(move |tx| hold_make(tx, &ask, boot, clock.now())).await?;
+        Ok(Hold { slip, store: Some(self.clone()) })
+    }
+
+    /// The wallet now.
+    pub async fn wallet_read(&self) -> Result<Wallet> {
+        self.read(|tx| Ok(shown(purse(tx)?.0))).await
+    }
+
+    /// Adds credit, or takes some back. A reference that was counted before changes nothing and answers its entry.
+    async fn wallet_credit(&self, input: CreditInput) -> Result<LedgerEntry> {
+        let clock = self.clock;
+        let (entry, head) = self
+            .write(move |tx| {
+                if let Some(entry) = entry_by_reference(tx, input.reference.as_deref())? {
+                    let same = entry.amount == input.amount;
+                    let conflict = || Error::invalid("/reference", format!("was used for ${} before; use another", entry.amount));
+                    return if same { Ok((entry, None)) } else { Err(conflict()) };
+                }
+                let (before, ..) = purse(tx)?;
+                let after = before.deposit(input.amount).map_err(|refused| refusal(refused, before))?;
+                tx.execute("UPDATE wallet SET deposited = ?2 WHERE tenant_id = ?1", &[Param::Int(after.deposited.nanos())])?;
+                let kind = if input.amount.is_negative() { EntryKind::Adjustment } else { EntryKind::Topup };
+                let entry = ledger_append(
+                    tx,
+                    NewEntry {
+                        kind,
+                        amount: input.amount,
+                        reference: input.reference.clone(),
+                        note: input.note.clone(),
+                        turn: None,
+                        key: None,
+                        model: None,
+                        usage: None,
+                        rates: None,
+                        at: clock.now(),
+                    },
+                )?;
+                let head = (entry.seq, entry.hash.clone(), entry.balance);
+                Ok((entry, Some(head)))
+            })
+            .await?;
+        if let Some((seq, hash, balance)) = head {
+            self.head_note(i64::try_from(seq).unwrap_or(i64::MAX), hash, balance);
+        }
+        Ok(entry)
+    }
+}
+
+fn refusal(refused: Refused, before: Purse) -> Error {
+    match refused {
+        Refused::Short => {
+            Error::invalid("/amount", format!("would take what is spent or held; at most ${} can be taken back", before.available()))
+        }
+        Refused::Absurd => Error::invalid("/amount", "is more than a wallet can hold"),
+    }
+}
+
+fn entry_by_reference(tx: &mut TenantTx<'_>, reference: Option<&str>) -> Result<Option<LedgerEntry>> {
+    let Some(reference) = reference else { return Ok(None) };
+    tx.first(
+        &format!("SELECT {} FROM ledger WHERE tenant_id = ?1 AND reference = ?2", super::ledger::COLUMNS),
+        &[Param::Text(reference)],
+        super::ledger::entry,
+    )
+}
+
+impl Storage {
+    /// Adds credit to a tenant's wallet. A reference counts once a tenant.
+    pub async fn credit_add(&self, operator: &Operator, tenant: TenantId, input: CreditInput) -> Result<LedgerEntry> {
+        if input.amount.is_zero() {
+            return Err(Error::invalid("/amount", "expected dollars other than zero, such as \"10.00\""));
+        }
+        for (pointer, text) in [("/reference", &input.reference), ("/note", &input.note)] {
+            if text.as_ref().is_some_and(|text| text.is_empty() || text.chars().count() > 200) {
+                return Err(Error::invalid(pointer, "expected 1–200 characters"));
+            }
+        }
+        self.operator_store(operator, tenant).await?.wallet_credit(input).await
+    }
+
+    /// A tenant's wallet.
+    pub async fn credit_show(&self, operator: &Operator, tenant: TenantId) -> Result<Wallet> {
+        self.operator_store(operator, tenant).await?.wallet_read().await
+    }
+
+    /// A tenant's ledger.
+    pub async fn credit_ledger(
+        &self,
+        operator: &Operator,
+        tenant: TenantId,
+        page: crate::model::Page,
+    ) -> Result<crate::model::List<LedgerEntry>> {
+        self.operator_store(operator, tenant).await?.ledger_list(page).await
+    }
+}
