@@ -129,9 +129,14 @@ impl Request {
         parse_json(&self.body)
     }
 
+    /// A path parameter as it stands in the path; empty when the route has none of this name.
+    pub fn path(&self, name: &str) -> &str {
+        self.path.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value.as_str())
+    }
+
     /// A path parameter that is an id. What is no id cannot be anyone's: it answers like an unknown one.
     pub fn id<T: FromStr>(&self, name: &'static str, what: &'static str) -> Result<T> {
-        let text = self.path.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value.as_str());
+        let text = self.path(name);
         text.parse().map_err(|_| Error::not_found(what, text))
     }
 
@@ -176,6 +181,9 @@ impl Request {
 
 /// JSON into a type, telling broken JSON (400) from unacceptable fields (422, with a JSON pointer).
 pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    if body.trim_ascii().is_empty() {
+        return Err(Error::MalformedJson { detail: "The body is empty; a JSON value is expected here.".to_owned() });
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let pointer = pointer(error.path());

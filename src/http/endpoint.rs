@@ -31,8 +31,8 @@ pub enum Handler {
     Ops(for<'a> fn(OpenCall<'a>) -> Answer<'a>),
 }
 
-/// One schema, and the named ones it refers to.
-pub type SchemaParts = (RefOr<Schema>, Vec<(String, RefOr<Schema>)>);
+/// A type's name (if it is one of ours), its schema, and the named ones it refers to.
+pub type SchemaParts = (Option<String>, RefOr<Schema>, Vec<(String, RefOr<Schema>)>);
 
 /// One endpoint.
 #[derive(Clone)]
@@ -66,7 +66,16 @@ pub struct Endpoint {
 fn schema_of<T: ToSchema>() -> SchemaParts {
     let mut parts = Vec::new();
     T::schemas(&mut parts);
-    (T::schema(), parts)
+    (component_name(std::any::type_name::<T>()), T::schema(), parts)
+}
+
+/// `List<Key>` is `KeyList`, `Key` is `Key`; types of other crates have no name of their own in the document.
+fn component_name(full: &str) -> Option<String> {
+    if !full.starts_with(concat!(env!("CARGO_PKG_NAME"), "::")) {
+        return None;
+    }
+    let words = full.trim_end_matches('>').split('<').map(|part| part.rsplit("::").next().unwrap_or(part));
+    Some(words.rev().collect())
 }
 
 impl Endpoint {

@@ -2,14 +2,17 @@
 
 mod accept;
 mod answer;
+mod assets;
 mod body;
 pub mod call;
 pub mod codes;
 mod credential;
+mod docs;
 mod door;
 pub mod endpoint;
 mod handlers;
 mod limit;
+mod openapi;
 pub mod problem;
 mod query;
 mod refused;
@@ -19,5 +22,6 @@ pub mod sse;
 mod tls;
 mod trace;
 
+pub use openapi::document;
 pub use route::{Table, table};
 pub use server::serve;
