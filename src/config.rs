@@ -80,10 +80,10 @@ pub struct ProviderConfig {
 }
 
 impl ProviderConfig {
-    /// Whether calls can be sent: a vendor that answers nobody without a credential needs one.
+    /// Whether calls can be sent: a vendor that answers nobody without a credential needs one, a server put in its place may not.
     pub fn configured(&self) -> bool {
         let built_in = BUILT_IN.iter().find(|built_in| built_in.name == self.name);
-        self.api_key.is_some() || built_in.is_none_or(|built_in| !built_in.api_key_required)
+        self.api_key.is_some() || built_in.is_none_or(|known| !known.api_key_required || known.base_url != self.base_url)
     }
 }
 

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod config_check;
+pub mod control;
 pub mod error;
 pub mod http;
 pub mod ids;

@@ -1,5 +1,5 @@
 //! The binary; see `cli`.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    nimblesite::cli::run()
 }

@@ -3,7 +3,7 @@
 //! Money rule: every class of tokens has its own rate, a cost is rounded up once, to the nano-dollar.
 
 use crate::{
-    model::{Rates, Usage},
+    model::{ModelCard, Rates, Usage},
     money::{Money, RATE_TOKENS_PER_NANO, Rate},
 };
 use serde::Deserialize;
@@ -63,6 +63,20 @@ impl CardRow {
         match self.long {
             Some((above, long)) if usage.input_total() > above => long,
             _ => self.rates,
+        }
+    }
+
+    /// The row as the contract shows it. `configured`: whether the operator has set its provider up.
+    pub fn card(&self, configured: bool) -> ModelCard {
+        ModelCard {
+            provider: self.provider.clone(),
+            name: self.name.clone(),
+            rates: self.rates,
+            context_window: self.context_window,
+            output_limit: u64::from(self.output_limit),
+            source: self.source.clone(),
+            as_of: self.as_of.clone(),
+            configured,
         }
     }
 

@@ -1,0 +1,47 @@
+//! What the binary says about itself: the OpenAPI document, shell completions, manual pages.
+
+use super::{
+    Desk,
+    failure::{Done, Failure},
+};
+use clap::Args;
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    /// Which shell
+    shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Man {
+    /// Write one page a command into this directory, instead of the main page to stdout
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+impl Completions {
+    pub(super) fn run(self, desk: &Desk, command: &mut clap::Command) -> Done {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, command, "nimblesite", &mut script);
+        desk.out.raw(&script);
+        Ok(())
+    }
+}
+
+impl Man {
+    pub(super) fn run(self, desk: &Desk, command: clap::Command) -> Done {
+        if let Some(dir) = self.dir {
+            std::fs::create_dir_all(&dir)
+                .and_then(|()| clap_mangen::generate_to(command, &dir))
+                .map_err(|error| Failure::io(format!("{} could not be written", dir.display()), &error))?;
+            desk.out.say(format!("Wrote the manual to {}; `man -l {}` shows it.", dir.display(), dir.join("nimblesite.1").display()));
+            return Ok(());
+        }
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command).render(&mut page).map_err(|error| Failure::io("the page could not be made", &error))?;
+        desk.out.raw(&page);
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! One life of the server, as `serve` and `demo` lead it: wired, started, stopped by a signal, and everything settled before it ends.
+
+use super::{card, failure::Failure};
+use crate::{
+    app::{App, Parts},
+    clock::Clock,
+    config::{Config, public_url},
+    control::{self, Control},
+    http,
+    mail::Mailer,
+    provider::client::Client,
+    storage::{Mode, Storage},
+};
+use arc_swap::ArcSwap;
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+/// A server that runs.
+pub(super) struct Running {
+    pub(super) app: App,
+    /// Where it listens.
+    pub(super) at: SocketAddr,
+    /// The address that people use.
+    pub(super) url: String,
+    stop: CancellationToken,
+    accepting: JoinHandle<crate::error::Result<()>>,
+    background: JoinSet<()>,
+}
+
+/// What to do when the port is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PortTaken {
+    Fail,
+    TakeAnother,
+}
+
+impl Running {
+    /// Opens the data directory, binds and begins to accept. `public_url_set` keeps an address that someone chose; else it follows the port.
+    pub(super) async fn start(mut config: Config, public_url_set: bool, port_taken: PortTaken) -> Result<Self, Failure> {
+        let card = card::load_or_fail(&config.data)?;
+        let storage = Storage::open(&config.data, Mode::Server, &config.limits)?;
+        let wired = async {
+            let listener = bind(config.listen, port_taken).await?;
+            let at = listener.local_addr().map_err(|error| Failure::io("the listener has no address", &error))?;
+            config.listen = at;
+            if !public_url_set {
+                config.public_url = public_url(at, config.tls.is_some());
+            }
+            let url = config.public_url.clone();
+            let (client, mailer) = (Client::new(&config.limits)?, Mailer::new(&config.mail, &config.data, &url)?);
+            storage.tenants_finish().await?;
+            let rates = ArcSwap::new(Arc::new(card));
+            let app = App::new(Parts { config, storage: storage.clone(), rates, client, mailer, clock: Clock });
+            Ok(Self::accept(app, listener, at, url))
+        };
+        let started: Result<Self, Failure> = wired.await;
+        if started.is_err() {
+            storage.close();
+        }
+        started
+    }
+
+    fn accept(app: App, listener: TcpListener, at: SocketAddr, url: String) -> Self {
+        let mut background = JoinSet::new();
+        match Control::listen(&app.config.data) {
+            Ok(control) => {
+                let desk = control::Desk { storage: app.storage.clone(), listen: at.to_string() };
+                background.spawn(async move { control.serve(desk).await });
+            }
+            // The path may be too long for a socket. Everything but `tenant delete` works without.
+            Err(error) => tracing::warn!(%error, "control.sock could not be made; tenants can be deleted only while the server is down"),
+        }
+        background.spawn(card::watch(app.clone()));
+        let stop = CancellationToken::new();
+        let accepting = tokio::spawn(http::serve(app.clone(), listener, stop.clone().cancelled_owned()));
+        Self { app, at, url, stop, accepting, background }
+    }
+
+    /// Waits for SIGTERM or SIGINT, or for the server to end by itself, then stops.
+    pub(super) async fn until_signal(mut self) -> Result<(), Failure> {
+        let watch = |kind| signal(kind).map_err(|error| Failure::io("signals cannot be watched", &error));
+        let (mut interrupt, mut terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
+        let signal = tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+            ended = &mut self.accepting => return self.wind_up(ended.map_err(crate::error::Error::internal)).await,
+        };
+        tracing::info!(signal, "stopping: nothing new is accepted; running turns are waited for, a second signal ends at once");
+        tokio::select! {
+            stopped = self.stop() => stopped,
+            // What is cut off here is closed at the next start, and costs the tenant nothing.
+            _ = interrupt.recv() => std::process::exit(130),
+            _ = terminate.recv() => std::process::exit(143),
+        }
+    }
+
+    /// Stops accepting, waits for what runs, and closes every file.
+    pub(super) async fn stop(mut self) -> Result<(), Failure> {
+        self.stop.cancel();
+        let ended = (&mut self.accepting).await.map_err(crate::error::Error::internal);
+        self.wind_up(ended).await
+    }
+
+    async fn wind_up(mut self, ended: crate::error::Result<crate::error::Result<()>>) -> Result<(), Failure> {
+        self.background.shutdown().await;
+        self.app.mailer.finish().await;
+        let storage = self.app.storage.clone();
+        tokio::task::spawn_blocking(move || storage.close()).await.map_err(crate::error::Error::internal)?;
+        tracing::info!("stopped");
+        ended.and_then(|ended| ended).map_err(Failure::from)
+    }
+}
+
+async fn bind(at: SocketAddr, port_taken: PortTaken) -> Result<TcpListener, Failure> {
+    match TcpListener::bind(at).await {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && port_taken == PortTaken::TakeAnother => {
+            TcpListener::bind(SocketAddr::new(at.ip(), 0)).await.map_err(|error| Failure::io("no port is free", &error))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Err(Failure::Failed(format!("{at} is taken by another program; stop it, or choose with --listen {}:0", at.ip())))
+        }
+        Err(error) => Err(Failure::io(format!("cannot listen on {at}"), &error)),
+        Ok(listener) => Ok(listener),
+    }
+}

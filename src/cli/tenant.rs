@@ -1,0 +1,150 @@
+//! `nimblesite tenant`: customers, each with a database file of its own.
+
+use super::{
+    Desk, Room, bytes, every,
+    failure::{Done, Failure},
+    moment, parse, runtime,
+};
+use crate::{
+    control,
+    ids::TenantId,
+    model,
+    storage::{Mode, Storage},
+};
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Tenant {
+    /// Make a tenant and print its id and first key, this once
+    Create {
+        /// What people call it; need not be unique
+        #[arg(long)]
+        name: String,
+        /// The owner's address: an account that exists
+        #[arg(long, value_name = "EMAIL")]
+        owner: String,
+    },
+    /// List the tenants
+    List,
+    /// Show one tenant
+    Show {
+        /// The tenant
+        #[arg(value_parser = parse::id::<TenantId>)]
+        id: TenantId,
+    },
+    /// Stop a tenant's chat; everything can still be read
+    Suspend {
+        /// The tenant
+        #[arg(value_parser = parse::id::<TenantId>)]
+        id: TenantId,
+    },
+    /// Let a suspended tenant chat again
+    Resume {
+        /// The tenant
+        #[arg(value_parser = parse::id::<TenantId>)]
+        id: TenantId,
+    },
+    /// Remove a tenant and every byte of its data; only the operator's backups keep a copy
+    Delete {
+        /// The tenant
+        #[arg(value_parser = parse::id::<TenantId>)]
+        id: TenantId,
+        /// Yes, this tenant
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+impl Tenant {
+    pub(super) fn run(self, desk: &Desk) -> Done {
+        match self {
+            Self::Delete { id, yes } => delete(desk, id, yes),
+            rows => desk.with_storage(async |room| rows.rows(&room).await),
+        }
+    }
+
+    /// The commands that only read or write rows.
+    async fn rows(self, room: &Room) -> Done {
+        let Room { out, storage, operator, .. } = room;
+        match self {
+            Self::Create { name, owner } => {
+                let made = storage.tenant_create_for(operator, &name, &owner).await?;
+                out.value(&made);
+                out.say(format!("Made {:?} for {owner}. Its id, and its first key, which is shown this once:", made.name));
+                out.secret(&made.id.to_string());
+                out.secret(&made.api_key);
+            }
+            Self::List => {
+                let tenants = every(|page| storage.tenant_list_all(operator, page)).await?;
+                out.things(
+                    &tenants,
+                    &["ID", "NAME", "STATE", "SIZE", "CREATED"],
+                    "No tenants yet; `nimblesite tenant create` makes one.",
+                    |tenant| {
+                        vec![
+                            tenant.id.to_string(),
+                            tenant.name.clone(),
+                            state(tenant).to_owned(),
+                            bytes(tenant.size_bytes),
+                            moment(tenant.created_at),
+                        ]
+                    },
+                );
+            }
+            Self::Show { id } => {
+                let tenant = storage.tenant_show(operator, id).await?;
+                let limit = tenant.size_limit_bytes.map_or_else(String::new, |limit| format!(" of {}", bytes(limit)));
+                let lines = [
+                    ("id", tenant.id.to_string()),
+                    ("name", tenant.name.clone()),
+                    ("state", state(&tenant).to_owned()),
+                    ("time zone", tenant.time_zone.clone()),
+                    ("size", format!("{}{limit}", bytes(tenant.size_bytes))),
+                    ("created", moment(tenant.created_at)),
+                ];
+                out.thing(&tenant, &lines);
+            }
+            Self::Suspend { id } => {
+                let tenant = storage.tenant_suspend(operator, id, true).await?;
+                out.value(&tenant);
+                out.say(format!("{:?} is suspended: its chat is refused from the next request on.", tenant.name));
+            }
+            Self::Resume { id } => {
+                let tenant = storage.tenant_suspend(operator, id, false).await?;
+                out.value(&tenant);
+                out.say(format!("{:?} may chat again.", tenant.name));
+            }
+            Self::Delete { .. } => return Err(Failure::Usage("a tenant is deleted through the server".to_owned())),
+        }
+        Ok(())
+    }
+}
+
+fn state(tenant: &model::Tenant) -> &'static str {
+    if tenant.suspended { "suspended" } else { "active" }
+}
+
+/// Files are removed by the one process that may have them open: the running server is asked, or the lock is taken when none runs.
+fn delete(desk: &Desk, id: TenantId, yes: bool) -> Done {
+    if !yes {
+        let text = format!("this removes every byte of tenant {id} for good; run it again with --yes if that is meant");
+        return Err(Failure::Usage(text));
+    }
+    let (config, _) = desk.config(Vec::new())?;
+    runtime(&config)?.block_on(async {
+        match control::ask(&config.data, &control::Ask::TenantDelete { tenant_id: id }).await? {
+            Some(control::Told::Done) => {}
+            Some(control::Told::Refused { message }) => return Err(Failure::Failed(message)),
+            Some(control::Told::Server { .. }) => return Err(Failure::Failed("the server gave an answer to something else".to_owned())),
+            None => {
+                let storage = Storage::open(&config.data, Mode::Server, &config.limits)?;
+                let removed = storage.tenant_remove(&storage.operator_here(), id).await;
+                storage.close();
+                removed?;
+            }
+        }
+        desk.out.value(&serde_json::json!({ "id": id, "deleted": true }));
+        desk.out.say(format!("Tenant {id} is gone, with every byte of its data."));
+        Ok(())
+    })
+}

@@ -1,0 +1,141 @@
+//! `nimblesite user`: accounts.
+
+use super::{
+    Room, every,
+    failure::{Done, Failure},
+    moment, parse,
+};
+use crate::{mail::Mailer, model, secret::Password};
+use clap::Subcommand;
+use std::{
+    io::{IsTerminal, Read},
+    time::Duration,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum User {
+    /// Make an account; asks for the password on a terminal
+    Create {
+        /// The address
+        #[arg(long, short)]
+        email: String,
+        /// Read the password from stdin
+        #[arg(long)]
+        password_stdin: bool,
+        /// The address needs no proof; without this a verification mail is sent
+        #[arg(long)]
+        verified: bool,
+    },
+    /// List the accounts
+    List,
+    /// Mark an address as verified
+    Verify {
+        /// The address
+        email: String,
+    },
+    /// Shut an account off; its keys and tokens are refused from the next request on
+    Disable {
+        /// The address
+        email: String,
+    },
+    /// Print a user token for scripts
+    Token {
+        /// The address
+        email: String,
+        /// How long it lasts, such as 1h or 30d
+        #[arg(long, value_parser = parse::duration, default_value = "1h")]
+        ttl: Duration,
+    },
+}
+
+impl User {
+    pub(super) async fn run(self, room: &Room) -> Done {
+        let Room { out, storage, operator, .. } = room;
+        match self {
+            Self::Create { email, password_stdin, verified } => create(room, &email, password_stdin, verified).await,
+            Self::List => {
+                let users = every(|page| storage.user_list(operator, page)).await?;
+                out.things(&users, &["EMAIL", "STATE", "ID", "CREATED"], "No accounts yet; `nimblesite user create` makes one.", |user| {
+                    vec![user.email.clone(), state(user).to_owned(), user.id.to_string(), moment(user.created_at)]
+                });
+                Ok(())
+            }
+            Self::Verify { email } => {
+                let user = storage.user_verify_by(operator, &email).await?;
+                out.value(&user);
+                out.say(format!("{} is verified.", user.email));
+                Ok(())
+            }
+            Self::Disable { email } => {
+                let user = storage.user_disable(operator, &email).await?;
+                out.value(&user);
+                out.say(format!("{} is disabled; keys and tokens are refused from the next request on.", user.email));
+                Ok(())
+            }
+            Self::Token { email, ttl } => {
+                let token = storage.user_token_issue(operator, &email, ttl).await?;
+                #[derive(serde::Serialize)]
+                struct Issued<'a> {
+                    token: &'a str,
+                    token_type: &'a str,
+                    expires_in: u64,
+                }
+                out.value(&Issued { token: &token.access_token, token_type: token.token_type, expires_in: token.expires_in });
+                out.secret(&token.access_token);
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn create(room: &Room, email: &str, password_stdin: bool, verified: bool) -> Done {
+    let password = if password_stdin { from_stdin()? } else { from_terminal()? };
+    let (user, letter) = room.storage.user_create(&room.operator, email, &password, verified).await?;
+    if let Some(letter) = letter {
+        let mailer = Mailer::new(&room.config.mail, &room.config.data, &room.config.public_url)?;
+        mailer.post(letter);
+        mailer.finish().await;
+    }
+    room.out.value(&user);
+    room.out.say(format!("Made {} ({}).", user.email, user.id));
+    if !user.verified {
+        let way = match room.config.mail.smtp_url {
+            Some(_) => "A verification mail was sent".to_owned(),
+            None => format!("A verification mail was written to {}", room.config.data.join("outbox").display()),
+        };
+        room.out.say(format!("{way}; `nimblesite user verify {}` does without it.", user.email));
+    }
+    Ok(())
+}
+
+fn state(user: &model::User) -> &'static str {
+    match (user.disabled, user.verified) {
+        (true, _) => "disabled",
+        (false, true) => "verified",
+        (false, false) => "unverified",
+    }
+}
+
+/// The whole of stdin without its last line break, so that `echo` and files work alike.
+fn from_stdin() -> Result<Password, Failure> {
+    let mut text = String::new();
+    let read = std::io::stdin().lock().take(64 * 1024).read_to_string(&mut text);
+    read.map_err(|error| Failure::io("the password could not be read from stdin", &error))?;
+    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    if text.is_empty() {
+        return Err(Failure::Usage("stdin held no password".to_owned()));
+    }
+    Ok(Password::new(text.to_owned()))
+}
+
+fn from_terminal() -> Result<Password, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::Usage("there is no terminal to ask for the password: pass --password-stdin and write it to stdin".to_owned()));
+    }
+    let ask = |prompt: &str| rpassword::prompt_password(prompt).map_err(|error| Failure::io("the password could not be read", &error));
+    let password = ask("Password: ")?;
+    if password != ask("Once more: ")? {
+        return Err(Failure::Failed("the two passwords differ; nothing was made".to_owned()));
+    }
+    Ok(Password::new(password))
+}

@@ -1,0 +1,169 @@
+//! How commands reach the running server: a socket in the data directory, one JSON line asked, one answered.
+//!
+//! It is for what only the process that has the files open may do. Rows are read and written beside the server, through SQLite. The
+//! directory (0700) and the socket (0600) are the credential: whoever can connect may read the files anyway.
+
+use crate::{
+    error::{Error, Result},
+    ids::TenantId,
+    storage::Storage,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+};
+
+const SOCKET: &str = "control.sock";
+/// Nothing that is asked is longer.
+const LINE_BYTES_MAX: u64 = 64 * 1024;
+/// A tenant may have a turn that is at its vendor; deleting waits for it to be cancelled and settled.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a command asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Ask {
+    /// Who are you?
+    Server,
+    /// Remove a tenant and every byte of its data.
+    TenantDelete {
+        /// Which.
+        tenant_id: TenantId,
+    },
+}
+
+/// What the server answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "told", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Told {
+    /// It runs.
+    Server {
+        /// The program's version.
+        version: String,
+        /// Its process.
+        pid: u32,
+        /// Where it listens.
+        listen: String,
+    },
+    /// Done.
+    Done,
+    /// Not done, and why.
+    Refused {
+        /// For the person at the command line.
+        message: String,
+    },
+}
+
+/// What the server does when it is asked.
+#[derive(Clone)]
+pub struct Desk {
+    /// The data.
+    pub storage: Storage,
+    /// Where the server listens.
+    pub listen: String,
+}
+
+/// The server's end of the socket. Dropping it takes the socket away.
+pub struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Control {
+    /// Listens in the data directory. Only the holder of the directory's lock may call this: what stands there is from a dead server.
+    pub fn listen(data: &Path) -> io::Result<Self> {
+        let path = data.join(SOCKET);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path })
+    }
+
+    /// Answers until it is dropped. One question at a time: each is rare, and none may overlap another.
+    pub async fn serve(&self, desk: Desk) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    if let Err(error) = answer(stream, &desk).await {
+                        tracing::warn!(%error, "a command's question was lost");
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "control.sock");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+async fn answer(stream: UnixStream, desk: &Desk) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let line = tokio::time::timeout(ASK_TIMEOUT, read_line(&mut stream)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let told = match serde_json::from_str(&line) {
+        Ok(ask) => act(ask, desk).await,
+        Err(error) => Told::Refused { message: format!("the server does not know this question ({error}); is it of another version?") },
+    };
+    write_line(stream.get_mut(), &told).await
+}
+
+async fn act(ask: Ask, desk: &Desk) -> Told {
+    match ask {
+        Ask::Server => {
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            Told::Server { version, pid: std::process::id(), listen: desk.listen.clone() }
+        }
+        Ask::TenantDelete { tenant_id } => {
+            tracing::info!(%tenant_id, "a tenant is deleted by the operator");
+            match desk.storage.tenant_remove(&desk.storage.operator_here(), tenant_id).await {
+                Ok(()) => Told::Done,
+                Err(error) => Told::Refused { message: error.to_string() },
+            }
+        }
+    }
+}
+
+/// Asks the running server. `None` when none runs: no socket, or one that a dead server left.
+pub async fn ask(data: &Path, ask: &Ask) -> Result<Option<Told>> {
+    let failed = |error: io::Error| {
+        Error::internal(format!("the running server could not be asked through {}: {error}", data.join(SOCKET).display()))
+    };
+    let mut stream = match UnixStream::connect(data.join(SOCKET)).await {
+        Ok(stream) => BufReader::new(stream),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    write_line(stream.get_mut(), ask).await.map_err(failed)?;
+    let answered = tokio::time::timeout(ANSWER_TIMEOUT, read_line(&mut stream)).await;
+    let line = answered.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
+    serde_json::from_str(&line).map(Some).map_err(|error| failed(error.into()))
+}
+
+async fn read_line(stream: &mut BufReader<UnixStream>) -> io::Result<String> {
+    let mut line = String::new();
+    stream.take(LINE_BYTES_MAX).read_line(&mut line).await?;
+    if line.ends_with('\n') { Ok(line) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+async fn write_line(stream: &mut UnixStream, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    stream.write_all(&line).await
+}
