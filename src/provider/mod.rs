@@ -12,6 +12,7 @@ mod ollama;
 mod openai;
 mod params;
 mod refusal;
+mod rule;
 
 pub use decode::{AnswerLimits, Decoder};
 pub use params::{params_for_fallback, split_output_limit, thinking_budget};
