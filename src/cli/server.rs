@@ -52,7 +52,7 @@ impl Running {
                 config.public_url = public_url(at, config.tls.is_some());
             }
             let url = config.public_url.clone();
-            let (client, mailer) = (Client::new(&config.limits)?, Mailer::new(&config.mail, &config.data, &url)?);
+            let (client, mailer) = (Client::new(&config.limits)?, Mailer::new(&config.mail, &config.data, &url, &config.limits)?);
             storage.tenants_finish().await?;
             let rates = ArcSwap::new(Arc::new(card));
             let app = App::new(Parts { config, storage: storage.clone(), rates, client, mailer, clock: Clock });

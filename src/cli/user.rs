@@ -92,7 +92,7 @@ async fn create(room: &Room, email: &str, password_stdin: bool, verified: bool) 
     let password = if password_stdin { from_stdin()? } else { from_terminal()? };
     let (user, letter) = room.storage.user_create(&room.operator, email, &password, verified).await?;
     if let Some(letter) = letter {
-        let mailer = Mailer::new(&room.config.mail, &room.config.data, &room.config.public_url)?;
+        let mailer = Mailer::new(&room.config.mail, &room.config.data, &room.config.public_url, &room.config.limits)?;
         mailer.post(letter);
         mailer.finish().await;
     }

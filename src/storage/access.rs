@@ -1,14 +1,24 @@
 //! Who is asking: witnesses that only this folder can make, each from a credential that was proved.
+//!
+//! The proof of a key is remembered (`proof`), its permission never: status, role, expiry and suspension come from the catalog's row at
+//! every request, which is read again whenever anyone wrote to the catalog.
 
-use super::{Storage, TenantStore};
+use super::{
+    Storage, TenantStore, catalog,
+    engine::{Param, Row, TxExt},
+    proof::{Checks, Proofs, cores},
+    rows,
+};
 use crate::{
     clock::Time,
-    config::Secret,
+    config::{Limits, Secret},
     error::{Error, Result},
     ids::*,
     model::Role,
     money::Money,
+    secret::{KeyHash, KeyText, TokenHash},
 };
+use quick_cache::sync::Cache;
 use std::sync::Arc;
 
 /// A proved API key: one user, one tenant, one role, and so one file. Valid for this request; [`super::Storage::principal_again`] looks again.
@@ -90,27 +100,132 @@ pub struct Operator {
     pub(super) _made_here: (),
 }
 
+/// What access remembers between requests: rows of keys, proofs, and who hashes when.
+pub(super) struct Access {
+    rows: Cache<[u8; 16], Arc<KeyRow>>,
+    proofs: Proofs,
+    /// Apart from the keys' permits: nobody who signs in makes a key wait, or the other way round.
+    pub(super) passwords: Checks,
+    /// The hashing of new keys.
+    pub(super) key_hashes: Checks,
+}
+
+/// What the catalog said of a key, when its version was `version`.
+struct KeyRow {
+    version: u64,
+    hash: KeyHash,
+    /// Whether key, member, user and tenant are all as they must be, but for the key's expiry, which needs the time.
+    stands: bool,
+    principal: Principal,
+}
+
+impl Access {
+    pub(super) fn new(limits: &Limits) -> Result<Self> {
+        Ok(Self {
+            rows: Cache::new(limits.key_proofs_max.max(1)),
+            proofs: Proofs::new(limits)?,
+            passwords: Checks::new(cores().div_ceil(2), limits.password_checks_queue_max),
+            key_hashes: Checks::new(1, limits.key_checks_queue_max),
+        })
+    }
+}
+
+/// Everything that decides about a key, in one look. No row at all for a key that never was.
+const KEY_ROW: &str = "SELECT k.id, k.user_id, k.tenant_id, k.role, m.role, k.spend_limit, k.expires_at, t.name, t.time_zone, \
+     t.suspended_at, k.hash, k.revoked_at, u.disabled_at, t.state FROM api_keys k JOIN tenants t ON t.id = k.tenant_id \
+     JOIN users u ON u.id = k.user_id LEFT JOIN memberships m ON m.tenant_id = k.tenant_id AND m.user_id = k.user_id \
+     WHERE k.public_id = ?1";
+
+fn key_row_take(row: &dyn Row, version: u64, public_id: &str) -> Result<KeyRow> {
+    let own = catalog::role(row, 3)?;
+    let member = row.text_opt(4)?.is_some().then(|| catalog::role(row, 4)).transpose()?;
+    let stands = member.is_some() && row.int_opt(11)?.is_none() && row.int_opt(12)?.is_none() && row.text(13)? == "active";
+    let principal = Principal {
+        key_id: rows::parsed(row, 0)?,
+        user_id: rows::parsed(row, 1)?,
+        tenant_id: rows::parsed(row, 2)?,
+        role: member.map_or(own, |member| own.min(member)),
+        spend_limit: rows::money_opt(row, 5)?,
+        expires_at: row.int_opt(6)?.map(Time::from_ms),
+        tenant_name: row.text(7)?.into(),
+        time_zone: row.text(8)?.into(),
+        suspended: row.int_opt(9)?.is_some(),
+        public_id: public_id.into(),
+    };
+    Ok(KeyRow { version, hash: KeyHash::from_stored(row.text(10)?.to_owned()), stands, principal })
+}
+
 impl Storage {
     /// Proves an API key as it was presented. One and the same [`Error::InvalidApiKey`] for what is unknown, wrong, revoked, expired, or
     /// whose member, user or tenant is gone; [`Error::TooManyChecks`] when too many proofs wait for a core.
-    pub async fn principal_by_key(&self, _presented: &str) -> Result<Principal> {
-        todo!()
+    pub async fn principal_by_key(&self, presented: &str) -> Result<Principal> {
+        let parsed = KeyText::parse(presented).ok_or(Error::InvalidApiKey)?;
+        let row = self.key_row(parsed.public_id())?.ok_or(Error::InvalidApiKey)?;
+        let before = self.allowed(&row)?;
+        if !self.inner.access.proofs.prove(presented, parsed, before.key_id, &row.hash).await? {
+            return Err(Error::InvalidApiKey);
+        }
+        // A proof may have waited; what counts is what holds now.
+        let who = self.principal_again(&before)?;
+        self.key_used(who.key_id);
+        Ok(who)
     }
 
     /// Looks again whether the key still stands, and what it may do now. Cheap: before each hold, and twice a second in open streams.
-    pub fn principal_again(&self, _who: &Principal) -> Result<Principal> {
-        todo!()
+    pub fn principal_again(&self, who: &Principal) -> Result<Principal> {
+        let row = self.key_row(&who.public_id)?.ok_or(Error::InvalidApiKey)?;
+        let now = self.allowed(&row)?;
+        if now.key_id == who.key_id { Ok(now) } else { Err(Error::InvalidApiKey) }
+    }
+
+    /// What a key's row allows at this moment.
+    fn allowed(&self, row: &KeyRow) -> Result<Principal> {
+        let expired = row.principal.expires_at.is_some_and(|end| end <= self.inner.clock.now());
+        if row.stands && !expired { Ok(row.principal.clone()) } else { Err(Error::InvalidApiKey) }
+    }
+
+    /// A key's row as the catalog has it now: from memory as long as nobody wrote to the catalog.
+    fn key_row(&self, public_id: &str) -> Result<Option<Arc<KeyRow>>> {
+        let Ok(cached_as) = <[u8; 16]>::try_from(public_id.as_bytes()) else { return Ok(None) };
+        let rows = &self.inner.access.rows;
+        // Asked before the row is read: a write in between is then seen at the next request, never missed.
+        let version = self.catalog_version()?;
+        if let Some(row) = rows.get(&cached_as).filter(|row| row.version == version) {
+            return Ok(Some(row));
+        }
+        let found =
+            self.catalog_read_now(|tx| tx.first(KEY_ROW, &[Param::Text(public_id)], |row| key_row_take(row, version, public_id)))?;
+        let found = found.map(Arc::new);
+        match &found {
+            Some(row) => rows.insert(cached_as, Arc::clone(row)),
+            None => drop(rows.remove(&cached_as)),
+        }
+        Ok(found)
     }
 
     /// The way to the tenant's data, its file kept open as long as the store lives.
-    pub async fn tenant_store(&self, _who: &Principal) -> Result<TenantStore> {
-        todo!()
+    pub async fn tenant_store(&self, who: &Principal) -> Result<TenantStore> {
+        self.tenant_open(who.tenant_id).await
     }
 
     /// Proves a user token as it was presented: [`Error::InvalidToken`] if it does not stand, [`Error::EmailNotVerified`] if only the
     /// address is not proved yet. Cheap enough for an async thread.
-    pub fn signed_in(&self, _presented: &str) -> Result<SignedIn> {
-        todo!()
+    pub fn signed_in(&self, presented: &str) -> Result<SignedIn> {
+        let hash = TokenHash::of_presented(presented).ok_or(Error::InvalidToken)?;
+        let sql = "SELECT t.id, t.user_id, u.verified_at FROM user_tokens t JOIN users u ON u.id = t.user_id \
+                   WHERE t.hash = ?1 AND t.kind = 'access' AND t.expires_at > ?2 AND u.disabled_at IS NULL";
+        let now = self.inner.clock.now();
+        let found = self.catalog_read_now(|tx| {
+            tx.first(sql, &[Param::Text(hash.as_str()), Param::Int(now.ms())], |row| {
+                let who = SignedIn { token_id: rows::parsed(row, 0)?, user_id: rows::parsed(row, 1)? };
+                Ok((who, row.int_opt(2)?.is_some()))
+            })
+        })?;
+        match found {
+            Some((who, true)) => Ok(who),
+            Some((_, false)) => Err(Error::EmailNotVerified),
+            None => Err(Error::InvalidToken),
+        }
     }
 
     /// The operator, for whoever could open the data directory: the command line. No request handler may call this.
@@ -120,15 +235,18 @@ impl Storage {
 
     /// The operator, by the token that the configuration holds. [`Error::InvalidToken`] otherwise; the time it takes tells nothing.
     pub fn operator_by_token(&self, presented: &str, configured: &Secret) -> Result<Operator> {
-        // Hashes compare in constant time, and hide the lengths.
-        if blake3::hash(presented.as_bytes()) == blake3::hash(configured.expose().as_bytes()) {
-            return Ok(Operator { _made_here: () });
-        }
-        Err(Error::InvalidToken)
+        // Hashes compare in constant time, and hide the lengths. An empty token is a mistake in the configuration, not a credential.
+        let same = blake3::hash(presented.as_bytes()) == blake3::hash(configured.expose().as_bytes());
+        if same && !presented.is_empty() { Ok(Operator { _made_here: () }) } else { Err(Error::InvalidToken) }
     }
 
     /// The way to one tenant's data for the operator's own methods of this folder: the wallet, never content.
-    pub(super) async fn operator_store(&self, _operator: &Operator, _tenant: TenantId) -> Result<TenantStore> {
-        todo!()
+    pub(super) async fn operator_store(&self, _operator: &Operator, tenant: TenantId) -> Result<TenantStore> {
+        let sql = "SELECT 1 FROM tenants WHERE id = ?1 AND state = 'active'";
+        let id = tenant.to_string();
+        self.catalog_read(move |tx| tx.first(sql, &[Param::Text(&id)], |_| Ok(())))
+            .await?
+            .ok_or_else(|| Error::not_found("tenant", tenant))?;
+        self.tenant_open(tenant).await
     }
 }

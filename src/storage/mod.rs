@@ -5,6 +5,7 @@
 
 mod access;
 mod breaches;
+mod catalog;
 mod configs;
 #[cfg(test)]
 mod conformance;
@@ -14,6 +15,8 @@ mod keys;
 mod ledger;
 mod logs;
 mod members;
+mod operate;
+mod proof;
 mod rows;
 mod schema;
 mod select;
@@ -60,6 +63,7 @@ pub struct Storage {
 
 struct Inner {
     engine: Arc<dyn Engine>,
+    access: access::Access,
     limits: Arc<Limits>,
     clock: Clock,
     boot: BootId,
@@ -75,7 +79,9 @@ impl Storage {
         let opening =
             move |tenant: TenantId, tx: &mut dyn Tx| turns::recover(&mut TenantTx::new(tx, &tenant.to_string()), boot, clock.now());
         let engine: Arc<dyn Engine> = Arc::new(sqlite::Sqlite::open(dir, mode, limits, boot, Box::new(opening))?);
-        Ok(Self { inner: Arc::new(Inner { engine, limits: Arc::new(limits.clone()), clock, boot, mode }) })
+        Ok(Self {
+            inner: Arc::new(Inner { engine, access: access::Access::new(limits)?, limits: Arc::new(limits.clone()), clock, boot, mode }),
+        })
     }
 
     /// Writes what is still to be written in the background and closes every file. No call may follow.

@@ -1,65 +1,313 @@
-//! Tenants: made, changed, stopped, deleted. The catalog's row comes first and goes last, so that no file is ever without one.
+//! Tenants: made, changed, stopped, deleted. The catalog's row comes first and goes last, so that no file is ever without one: a tenant is
+//! `creating` until its file is there, and `deleting` until its file is gone. Neither is seen by anyone.
 
-use super::{Operator, Principal, SignedIn, Storage};
-use crate::{
-    error::Result,
-    ids::TenantId,
-    model::{List, MeTenant, Page, Tenant, TenantCreated, TenantPatch},
+use super::{
+    Operator, Principal, SignedIn, Storage, catalog,
+    engine::{Param, Row, Tx, TxExt},
+    keys, operate, rows,
+    select::Select,
+    tenant::TenantTx,
+    users,
 };
+use crate::{
+    clock::{self, Time},
+    error::{Error, Result},
+    ids::{KeyId, TenantId, UserId},
+    mail,
+    model::{List, MeTenant, Page, Role, Tenant, TenantCreated, TenantPatch},
+    secret::{KeyHash, NewKey},
+};
+use std::{sync::Arc, time::Duration};
+
+/// A tenant that has been `creating` for so long was left by a crash; a younger one may be in the making by a command beside the server.
+const CREATING_MAX: Duration = Duration::from_secs(60);
 
 impl Storage {
     /// Makes a tenant with the user as its owner, and its first key, shown this once.
-    pub async fn tenant_create(&self, _who: &SignedIn, _name: &str) -> Result<TenantCreated> {
-        todo!()
-    }
-
-    /// The tenants that the user belongs to.
-    pub async fn tenant_list(&self, _who: &SignedIn, _page: Page) -> Result<List<MeTenant>> {
-        todo!()
-    }
-
-    /// The key's own tenant.
-    pub async fn tenant_read(&self, _who: &Principal) -> Result<Tenant> {
-        todo!()
-    }
-
-    /// Changes name or time zone.
-    pub async fn tenant_update(&self, _who: &Principal, _patch: TenantPatch) -> Result<Tenant> {
-        todo!()
-    }
-
-    /// Removes every byte of the key's own tenant; `confirm` must be its name. The caller lets go of its `TenantStore` first.
-    pub async fn tenant_delete(&self, _who: &Principal, _confirm: &str) -> Result<()> {
-        todo!()
+    pub async fn tenant_create(&self, who: &SignedIn, name: &str) -> Result<TenantCreated> {
+        let name = catalog::name_checked(name, "/name")?;
+        self.tenant_make(name, who.user_id, Some(self.inner.limits.tenants_per_user_max)).await
     }
 
     /// Makes a tenant for the user of this address.
-    pub async fn tenant_create_for(&self, _: &Operator, _name: &str, _owner_email: &str) -> Result<TenantCreated> {
-        todo!()
+    pub async fn tenant_create_for(&self, _: &Operator, name: &str, owner_email: &str) -> Result<TenantCreated> {
+        let (name, email) = (catalog::name_checked(name, "/name")?, mail::address(owner_email, "/owner")?);
+        let owner = self.catalog_read(move |tx| operate::found(tx, &email)).await?;
+        self.tenant_make(name, owner.id, None).await
     }
 
-    /// All tenants, by id.
-    pub async fn tenant_list_all(&self, _: &Operator, _page: Page) -> Result<List<Tenant>> {
-        todo!()
+    async fn tenant_make(&self, name: String, owner: UserId, tenants_max: Option<usize>) -> Result<TenantCreated> {
+        let (key, hash) = self.key_generate().await?;
+        let storage = self.clone();
+        // A task of its own: who goes away in the middle must not leave half a tenant.
+        let making = async move { storage.tenant_make_all(name, owner, tenants_max, key, hash).await };
+        tokio::spawn(making).await.map_err(Error::internal)?
+    }
+
+    async fn tenant_make_all(
+        &self,
+        name: String,
+        owner: UserId,
+        tenants_max: Option<usize>,
+        key: NewKey,
+        hash: KeyHash,
+    ) -> Result<TenantCreated> {
+        let (id, key_id, now) = (TenantId::new(), KeyId::new(), self.inner.clock.now());
+        let key = Arc::new(key);
+        let (row_name, row_key) = (name.clone(), Arc::clone(&key));
+        self.catalog_write(move |tx| {
+            if let Some(max) = tenants_max {
+                tenants_counted(tx, owner, max)?;
+            }
+            tenant_insert(tx, id, &row_name, owner, now)?;
+            let first = keys::NewRow {
+                id: key_id,
+                tenant: id,
+                user: owner,
+                name: "first key",
+                role: Role::Owner,
+                expires_at: None,
+                spend_limit: None,
+            };
+            keys::key_insert(tx, &first, &row_key, &hash, now)
+        })
+        .await?;
+        if let Err(error) = self.tenant_file_create(id, &name).await {
+            // Best effort: what stays is `creating`, which nobody sees and the next start removes.
+            if let Err(error) = self.tenant_erase(id).await {
+                tracing::warn!(tenant = %id, %error, "a tenant that could not be made was not cleaned up yet");
+            }
+            return Err(error);
+        }
+        self.catalog_write(move |tx| state_set(tx, id, "creating", "active", now)).await?;
+        let api_key = key.text().expose().to_owned();
+        Ok(TenantCreated { id, name, role: Role::Owner, created_at: now, api_key, api_key_id: key_id })
+    }
+
+    /// The tenants that the user belongs to.
+    pub async fn tenant_list(&self, who: &SignedIn, page: Page) -> Result<List<MeTenant>> {
+        let user = who.user_id.to_string();
+        self.catalog_read(move |tx| {
+            let cursor = |tx: &mut TenantTx<'_>, id: &str| {
+                tx.first(&format!("{} AND t.id = ?2", users::TENANTS_OF), &[Param::Text(id)], |row| Ok(row.text(0)?.into()))
+            };
+            let mut tx = TenantTx::new(tx, &user);
+            Select::new(users::TENANTS_OF).page(&mut tx, &page, "t.id", cursor, users::me_tenant_take, |tenant| tenant.id.to_string())
+        })
+        .await
+    }
+
+    /// The key's own tenant.
+    pub async fn tenant_read(&self, who: &Principal) -> Result<Tenant> {
+        self.tenant_shown(who.tenant_id).await
     }
 
     /// One tenant.
-    pub async fn tenant_show(&self, _: &Operator, _id: TenantId) -> Result<Tenant> {
-        todo!()
+    pub async fn tenant_show(&self, _: &Operator, id: TenantId) -> Result<Tenant> {
+        self.tenant_shown(id).await
     }
 
-    /// Stops a tenant's chat, or lets it go on.
-    pub async fn tenant_suspend(&self, _: &Operator, _id: TenantId, _suspended: bool) -> Result<Tenant> {
-        todo!()
+    async fn tenant_shown(&self, id: TenantId) -> Result<Tenant> {
+        let tenant = self.catalog_read(move |tx| tenant_find(tx, id)).await?;
+        self.tenant_sized(tenant).await
+    }
+
+    /// With the size of its file and the limit of it.
+    async fn tenant_sized(&self, tenant: Tenant) -> Result<Tenant> {
+        let (engine, id) = (Arc::clone(&self.inner.engine), tenant.id);
+        let size_bytes = tokio::task::spawn_blocking(move || engine.size_bytes(id)).await.map_err(Error::internal)??;
+        let limit = self.inner.limits.tenant_bytes_max;
+        Ok(Tenant { size_bytes, size_limit_bytes: (limit > 0).then_some(limit as u64), ..tenant })
+    }
+
+    /// Changes name or time zone. Needs an owner's key.
+    pub async fn tenant_update(&self, who: &Principal, patch: TenantPatch) -> Result<Tenant> {
+        let name = patch.name.map(|name| catalog::name_checked(&name, "/name")).transpose()?;
+        if patch.time_zone.as_ref().is_some_and(|zone| !clock::is_time_zone(zone)) {
+            return Err(Error::invalid("/time_zone", "expected a time zone of the IANA database, such as Europe/Vienna or UTC"));
+        }
+        let (who, now, zone, new_name) = (who.clone(), self.inner.clock.now(), patch.time_zone, name.clone());
+        let witness = who.clone();
+        let tenant = self
+            .catalog_write(move |tx| {
+                catalog::standing_at_least(tx, &who, now, Role::Owner)?;
+                let id = who.tenant_id.to_string();
+                let sql =
+                    "UPDATE tenants SET name = COALESCE(?2, name), time_zone = COALESCE(?3, time_zone), updated_at = ?4 WHERE id = ?1";
+                let params =
+                    [Param::Text(&id), Param::text_opt(new_name.as_deref()), Param::text_opt(zone.as_deref()), Param::Int(now.ms())];
+                tx.execute(sql, &params)?;
+                tenant_find(tx, who.tenant_id)
+            })
+            .await?;
+        if let Some(name) = name {
+            self.tenant_file_name(&witness, name).await;
+        }
+        self.tenant_sized(tenant).await
+    }
+
+    /// Brings the copy of the name in the tenant's own file up to date. It is for people who open the file; the catalog's counts, so a
+    /// failure is only noted.
+    async fn tenant_file_name(&self, who: &Principal, name: String) {
+        let written = async {
+            let store = self.tenant_store(who).await?;
+            store.write(move |tx| tx.execute("UPDATE tenant SET name = ?2 WHERE id = ?1", &[Param::Text(&name)])).await
+        };
+        if let Err(error) = written.await {
+            tracing::warn!(tenant = %who.tenant_id, %error, "a tenant's file keeps an older copy of its name");
+        }
+    }
+
+    /// Removes every byte of the key's own tenant; `confirm` must be its name. Needs an owner's key. The caller lets go of its
+    /// [`super::TenantStore`] first, and has the tenant's turns cancelled.
+    pub async fn tenant_delete(&self, who: &Principal, confirm: &str) -> Result<()> {
+        let (who, confirm, now, id) = (who.clone(), confirm.to_owned(), self.inner.clock.now(), who.tenant_id);
+        self.catalog_write(move |tx| {
+            catalog::standing_at_least(tx, &who, now, Role::Owner)?;
+            if tenant_find(tx, id)?.name != confirm {
+                return Err(Error::invalid("/confirm", "expected the tenant's name, exactly as it is"));
+            }
+            state_set(tx, id, "active", "deleting", now)
+        })
+        .await?;
+        self.tenant_erase_detached(id).await
     }
 
     /// Removes every byte of a tenant. In the server's own process, or under its lock.
-    pub async fn tenant_remove(&self, _: &Operator, _id: TenantId) -> Result<()> {
-        todo!()
+    pub async fn tenant_remove(&self, _: &Operator, id: TenantId) -> Result<()> {
+        let now = self.inner.clock.now();
+        self.catalog_write(move |tx| {
+            tenant_find(tx, id)?;
+            state_set(tx, id, "active", "deleting", now)
+        })
+        .await?;
+        self.tenant_erase_detached(id).await
     }
 
-    /// Finishes what a crash left half made or half deleted. For the server, at start.
-    pub async fn tenants_finish(&self) -> Result<()> {
-        todo!()
+    /// In a task of its own: who goes away in the middle must not leave half a tenant.
+    async fn tenant_erase_detached(&self, id: TenantId) -> Result<()> {
+        let storage = self.clone();
+        tokio::spawn(async move { storage.tenant_erase(id).await }).await.map_err(Error::internal)?
     }
+
+    /// The file first, then every row about the tenant. Gone already is fine.
+    async fn tenant_erase(&self, id: TenantId) -> Result<()> {
+        self.tenant_file_destroy(id).await?;
+        self.catalog_write(move |tx| {
+            for table in ["api_keys", "invitations", "memberships"] {
+                tx.execute(&format!("DELETE FROM {table} WHERE tenant_id = ?1"), &[Param::Text(&id.to_string())])?;
+            }
+            tx.execute("DELETE FROM tenants WHERE id = ?1 AND state <> 'active'", &[Param::Text(&id.to_string())])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Stops a tenant's chat, or lets it go on.
+    pub async fn tenant_suspend(&self, _: &Operator, id: TenantId, suspended: bool) -> Result<Tenant> {
+        let now = self.inner.clock.now();
+        let tenant = self
+            .catalog_write(move |tx| {
+                let since = if suspended { Param::Int(now.ms()) } else { Param::Null };
+                let sql = "UPDATE tenants SET suspended_at = ?2, updated_at = ?3 WHERE id = ?1 AND state = 'active'";
+                tx.execute(sql, &[Param::Text(&id.to_string()), since, Param::Int(now.ms())])?;
+                tenant_find(tx, id)
+            })
+            .await?;
+        self.tenant_sized(tenant).await
+    }
+
+    /// All tenants, by id.
+    pub async fn tenant_list_all(&self, _: &Operator, page: Page) -> Result<List<Tenant>> {
+        let mut list = self
+            .catalog_read(move |tx| {
+                // The operator's lists are nobody's own: `?1`, which scopes all others, is empty.
+                let select = Select::new(&format!("{TENANT} AND ?1 = ''"));
+                let cursor = |tx: &mut TenantTx<'_>, id: &str| {
+                    tx.first(&format!("{TENANT} AND ?1 = '' AND id = ?2"), &[Param::Text(id)], |row| Ok(row.text(0)?.into()))
+                };
+                select.page(&mut TenantTx::new(tx, ""), &page, "id", cursor, tenant_take, |tenant| tenant.id.to_string())
+            })
+            .await?;
+        for tenant in &mut list.data {
+            *tenant = self.tenant_sized(tenant.clone()).await?;
+        }
+        Ok(list)
+    }
+
+    /// Finishes what a crash left half made or half deleted, and removes what has ended. For the server, at start.
+    pub async fn tenants_finish(&self) -> Result<()> {
+        let abandoned = self.inner.clock.now().minus(CREATING_MAX);
+        let sql = "SELECT id FROM tenants WHERE state = 'deleting' OR (state = 'creating' AND created_at <= ?1)";
+        let left: Vec<TenantId> =
+            self.catalog_read(move |tx| tx.all(sql, &[Param::Int(abandoned.ms())], |row| rows::parsed(row, 0))).await?;
+        for id in left {
+            // Marked first, so that a command which still makes it cannot call it active behind our back.
+            self.catalog_write(move |tx| {
+                let sql = "UPDATE tenants SET state = 'deleting' WHERE id = ?1 AND state = 'creating'";
+                tx.execute(sql, &[Param::Text(&id.to_string())])
+            })
+            .await?;
+            match self.tenant_erase(id).await {
+                Ok(()) => tracing::info!(tenant = %id, "removed a tenant that an earlier server left half made or half deleted"),
+                Err(error) => {
+                    tracing::error!(tenant = %id, %error, "a half deleted tenant could not be removed; trying again at the next start")
+                }
+            }
+        }
+        self.accounts_tidy().await
+    }
+}
+
+const TENANT: &str = "SELECT id, name, time_zone, created_at, updated_at, suspended_at FROM tenants WHERE state = 'active'";
+
+/// Without the size, which only its file knows.
+fn tenant_take(row: &dyn Row) -> Result<Tenant> {
+    Ok(Tenant {
+        id: rows::parsed(row, 0)?,
+        name: row.text(1)?.to_owned(),
+        time_zone: row.text(2)?.to_owned(),
+        created_at: rows::time(row, 3)?,
+        updated_at: rows::time(row, 4)?,
+        suspended: row.int_opt(5)?.is_some(),
+        size_bytes: 0,
+        size_limit_bytes: None,
+    })
+}
+
+/// An active tenant.
+pub(super) fn tenant_find(tx: &mut dyn Tx, id: TenantId) -> Result<Tenant> {
+    tx.first(&format!("{TENANT} AND id = ?1"), &[Param::Text(&id.to_string())], tenant_take)?.ok_or_else(|| Error::not_found("tenant", id))
+}
+
+fn tenant_insert(tx: &mut dyn Tx, id: TenantId, name: &str, owner: UserId, now: Time) -> Result<()> {
+    let (id, owner, now) = (id.to_string(), owner.to_string(), Param::Int(now.ms()));
+    tx.execute(
+        "INSERT INTO tenants (id, name, time_zone, state, suspended_at, created_at, updated_at) VALUES (?1, ?2, 'UTC', 'creating', NULL, ?3, ?3)",
+        &[Param::Text(&id), Param::Text(name), now],
+    )?;
+    tx.execute(
+        "INSERT INTO memberships (tenant_id, user_id, role, created_at) VALUES (?1, ?2, 'owner', ?3)",
+        &[Param::Text(&id), Param::Text(&owner), now],
+    )?;
+    Ok(())
+}
+
+/// Moves a tenant from one state to the next; [`Error::Conflict`] when someone else did meanwhile.
+fn state_set(tx: &mut dyn Tx, id: TenantId, from: &str, to: &str, now: Time) -> Result<()> {
+    let sql = "UPDATE tenants SET state = ?3, updated_at = ?4 WHERE id = ?1 AND state = ?2";
+    match tx.execute(sql, &[Param::Text(&id.to_string()), Param::Text(from), Param::Text(to), Param::Int(now.ms())])? {
+        0 => Err(Error::Conflict { detail: "The tenant is being deleted.".to_owned() }),
+        _ => Ok(()),
+    }
+}
+
+fn tenants_counted(tx: &mut dyn Tx, user: UserId, max: usize) -> Result<()> {
+    let sql = "SELECT COUNT(*) FROM memberships WHERE user_id = ?1";
+    if catalog::count(tx, sql, &[Param::Text(&user.to_string())])? < max {
+        return Ok(());
+    }
+    Err(Error::Conflict {
+        detail: format!("You belong to {max} tenants, the most that a user may who makes another. Delete or leave one."),
+    })
 }

@@ -1,0 +1,231 @@
+//! Proofs by argon2: run on permits of their own behind a short queue, one at a time for each key, and remembered for a while.
+//!
+//! What is remembered is "this text is that key's", never "that key may": permission is looked up at every request (`access`).
+
+use crate::{
+    config::Limits,
+    error::{Error, Result},
+    ids::KeyId,
+    secret::{KeyHash, KeyText},
+};
+use quick_cache::sync::Cache;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::Semaphore;
+
+/// Requests that may wait for one key's proof, so that a flood on one key leaves the queue to the others.
+const WAITING_PER_KEY_MAX: usize = 32;
+/// What a refused caller is told to wait: the whole queue is worked off sooner.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Slow hashing, bounded: so many at once, so many waiting, the rest refused.
+pub(super) struct Checks {
+    permits: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    queue_max: usize,
+}
+
+/// A place in the queue of [`Checks`]; given back when dropped.
+struct Waiting<'a>(&'a Checks);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Checks {
+    pub(super) fn new(at_once: usize, queue_max: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(at_once.max(1))), waiting: AtomicUsize::new(0), queue_max: queue_max.max(1) }
+    }
+
+    fn queue(&self) -> Result<Waiting<'_>> {
+        let waiting = Waiting(self);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.queue_max {
+            return Err(Error::TooManyChecks { retry_after: RETRY_AFTER });
+        }
+        Ok(waiting)
+    }
+
+    /// Runs slow work on a blocking thread; [`Error::TooManyChecks`] when too many wait already.
+    pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let waiting = self.queue()?;
+        waiting.run(work).await
+    }
+}
+
+impl Waiting<'_> {
+    async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let permit = Arc::clone(&self.0.permits).acquire_owned().await.map_err(Error::internal)?;
+        drop(self);
+        // The permit goes along: a caller that went away must not let more run at once than there are cores.
+        let run = move || {
+            let _permit = permit;
+            work()
+        };
+        tokio::task::spawn_blocking(run).await.map_err(Error::internal)
+    }
+}
+
+/// What is known of one presented text.
+#[derive(Clone, Copy)]
+struct Known {
+    key: KeyId,
+    /// Which hash it was compared with.
+    hash: blake3::Hash,
+    until: Instant,
+}
+
+/// The texts that were proved, and those that were proved wrong, each under a keyed hash.
+pub(super) struct Proofs {
+    /// Random for this process, so that what is in memory fits no table made elsewhere.
+    secret: [u8; 32],
+    right: Cache<[u8; 32], Known>,
+    wrong: Cache<[u8; 32], Known>,
+    keep: Duration,
+    flights: Mutex<HashMap<KeyId, Arc<tokio::sync::Mutex<()>>>>,
+    checks: Checks,
+}
+
+impl Proofs {
+    pub(super) fn new(limits: &Limits) -> Result<Self> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|error| Error::internal(format!("no randomness: {error}")))?;
+        Ok(Self {
+            secret,
+            right: Cache::new(limits.key_proofs_max.max(1)),
+            // Apart from the others: guessing must not push out what was proved.
+            wrong: Cache::new((limits.key_proofs_max / 8).max(1)),
+            keep: limits.key_proof_ms,
+            flights: Mutex::default(),
+            checks: Checks::new(cores(), limits.key_checks_queue_max),
+        })
+    }
+
+    /// Whether `text` (of which `parsed` are the parts) is the key with this id and hash.
+    pub(super) async fn prove(&self, text: &str, parsed: KeyText<'_>, key: KeyId, hash: &KeyHash) -> Result<bool> {
+        let tag = *blake3::keyed_hash(&self.secret, text.as_bytes()).as_bytes();
+        let version = blake3::hash(hash.as_str().as_bytes());
+        if let Some(known) = self.known(&tag, key, version) {
+            return Ok(known);
+        }
+        let waiting = self.checks.queue()?;
+        let flight = self.flight(key)?;
+        let _turn = flight.lock.lock().await;
+        // Whoever was before us has perhaps proved the same text.
+        if let Some(known) = self.known(&tag, key, version) {
+            return Ok(known);
+        }
+        let (presented, stored) = (parsed.kept(), hash.clone());
+        let right = waiting.run(move || stored.proves(&presented.text())).await?;
+        let known = Known { key, hash: version, until: Instant::now() + self.keep };
+        if right { &self.right } else { &self.wrong }.insert(tag, known);
+        Ok(right)
+    }
+
+    fn known(&self, tag: &[u8; 32], key: KeyId, hash: blake3::Hash) -> Option<bool> {
+        let stands = |known: Known| known.key == key && known.hash == hash && Instant::now() < known.until;
+        if self.right.get(tag).is_some_and(stands) {
+            return Some(true);
+        }
+        self.wrong.get(tag).is_some_and(stands).then_some(false)
+    }
+
+    /// The turn-taking of one key's proofs.
+    fn flight(&self, key: KeyId) -> Result<Flight<'_>> {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = Arc::clone(flights.entry(key).or_default());
+        if Arc::strong_count(&lock) > WAITING_PER_KEY_MAX + 1 {
+            return Err(Error::TooManyChecks { retry_after: RETRY_AFTER });
+        }
+        Ok(Flight { proofs: self, key, lock })
+    }
+}
+
+/// One request among those that prove the same key; the last one out forgets the key.
+struct Flight<'a> {
+    proofs: &'a Proofs,
+    key: KeyId,
+    lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.proofs.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map's and ours: nobody can take another while the map is locked.
+        if Arc::strong_count(&self.lock) == 2 {
+            flights.remove(&self.key);
+        }
+    }
+}
+
+/// How many hash at once.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::NewKey;
+
+    fn proofs(limits: &Limits) -> Proofs {
+        Proofs::new(limits).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_proof_is_remembered_for_its_key_and_hash_only() {
+        let proofs = proofs(&Limits::default());
+        let (key, other) = (NewKey::generate().unwrap(), NewKey::generate().unwrap());
+        let (text, wrong) = (key.text().expose(), other.text().expose());
+        let parse = |text| KeyText::parse(text).unwrap();
+        let (id, hash) = (KeyId::new(), KeyHash::of(&parse(text)).unwrap());
+        assert!(proofs.prove(text, parse(text), id, &hash).await.unwrap());
+        assert!(!proofs.prove(wrong, parse(wrong), id, &hash).await.unwrap());
+        assert_eq!((proofs.right.len(), proofs.wrong.len()), (1, 1));
+        // Remembered: no permit is needed any more.
+        proofs.checks.permits.close();
+        assert!(proofs.prove(text, parse(text), id, &hash).await.unwrap());
+        assert!(!proofs.prove(wrong, parse(wrong), id, &hash).await.unwrap());
+        // Of another key, or of another hash of this one, nothing is known.
+        assert!(proofs.prove(text, parse(text), KeyId::new(), &hash).await.is_err());
+        assert!(proofs.prove(text, parse(text), id, &KeyHash::of(&parse(text)).unwrap()).await.is_err());
+        assert!(proofs.flights.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_proof_is_forgotten_after_its_time() {
+        let proofs = proofs(&Limits { key_proof_ms: Duration::ZERO, ..Limits::default() });
+        let key = NewKey::generate().unwrap();
+        let parsed = KeyText::parse(key.text().expose()).unwrap();
+        let (id, hash) = (KeyId::new(), KeyHash::of(&parsed).unwrap());
+        assert!(proofs.prove(key.text().expose(), parsed, id, &hash).await.unwrap());
+        proofs.checks.permits.close();
+        assert!(proofs.prove(key.text().expose(), parsed, id, &hash).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_queue_is_bounded_and_empties_again() {
+        let checks = Checks::new(1, 2);
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let first = checks.run(move || wait.recv().is_ok());
+        let both = async {
+            // Polled after the first has its permit: two more may wait, a third may not.
+            tokio::task::yield_now().await;
+            let (second, third) = (checks.queue().unwrap(), checks.queue().unwrap());
+            assert_eq!(checks.queue().map(drop), Err(Error::TooManyChecks { retry_after: RETRY_AFTER }));
+            drop(second);
+            assert!(checks.queue().is_ok());
+            go.send(()).unwrap();
+            third.run(|| 7).await
+        };
+        assert_eq!(tokio::join!(first, both), (Ok(true), Ok(7)));
+        assert_eq!(checks.waiting.load(Ordering::Relaxed), 0);
+    }
+}
