@@ -2,9 +2,14 @@
 //! `failure` words what went wrong. Commands talk to `storage` directly and take effect at a running server's next request.
 
 mod card;
+mod credit;
+mod demo;
+mod demo_client;
+mod doctor;
 mod failure;
 mod key;
 mod log;
+mod migrate;
 mod models;
 mod out;
 mod pages;
@@ -36,6 +41,7 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
+First run:  nimblesite demo
 To serve:   nimblesite serve
 Settings:   flags, then NIMBLESITE_* variables, then nimblesite.toml in the data directory; `nimblesite serve --print-config` shows them
 Exit codes: 0 done, 1 failed, 2 wrong usage";
@@ -65,6 +71,8 @@ struct Global {
 enum Command {
     /// Run the server
     Serve(serve::Serve),
+    /// Run the server with a demo: a user, a tenant, a key, a config and a conversation with a tool call
+    Demo(demo::Demo),
     /// Accounts
     #[command(subcommand)]
     User(user::User),
@@ -74,9 +82,18 @@ enum Command {
     /// API keys
     #[command(subcommand)]
     Key(key::Key),
+    /// A tenant's prepaid wallet
+    #[command(subcommand)]
+    Credit(credit::Credit),
     /// The rate card: which models can be called, and what they cost
     #[command(subcommand)]
     Models(models::Models),
+    /// Check files, schema versions, ledgers, permissions, disk and providers, and say what to do
+    Doctor,
+    /// Bring every tenant's file to this version
+    Migrate,
+    /// Print the OpenAPI document
+    Openapi,
     /// Print a completion script for a shell
     Completions(pages::Completions),
     /// Print the manual page, or write one a command
@@ -105,10 +122,21 @@ fn dispatch(cli: Cli) -> Done {
     log::start(desk.global.log_format, usual_log)?;
     match cli.command {
         Command::Serve(serve) => serve.run(&desk),
-        Command::User(user) => desk.with_storage(async |room| user.run(&room).await),
+        Command::Demo(demo) => demo.run(&desk),
+        Command::User(user) => {
+            // The first account may be made before the first start of the server.
+            if user.is_create() {
+                desk.make_data_dir()?;
+            }
+            desk.with_storage(async |room| user.run(&room).await)
+        }
         Command::Tenant(tenant) => tenant.run(&desk),
         Command::Key(key) => desk.with_storage(async |room| key.run(&room).await),
+        Command::Credit(credit) => desk.with_storage(async |room| credit.run(&room).await),
         Command::Models(models) => models.run(&desk),
+        Command::Doctor => doctor::run(&desk),
+        Command::Migrate => desk.with_storage(async |room| migrate::run(&room).await),
+        Command::Openapi => pages::openapi(&desk),
         Command::Completions(completions) => completions.run(&desk, &mut Cli::command()),
         Command::Man(man) => man.run(&desk, Cli::command()),
     }
@@ -136,12 +164,23 @@ impl Desk {
         Config::load(&sources).map_err(|error| Failure::Usage(failure::say(&error)))
     }
 
+    /// Makes the data directory and its catalog unless they are there.
+    fn make_data_dir(&self) -> Done {
+        let (config, _) = self.config(Vec::new())?;
+        if !config.data.is_dir() {
+            Storage::open(&config.data, Mode::Server, &config.limits)?.close();
+        }
+        Ok(())
+    }
+
     /// Runs work on the data directory's rows.
     fn with_storage(&self, work: impl AsyncFnOnce(Room) -> Done) -> Done {
         let (config, _) = self.config(Vec::new())?;
         if !config.data.is_dir() {
             let data = config.data.display();
-            return Err(Failure::Failed(format!("there is no data directory {data}; `nimblesite serve` makes one, --data names another")));
+            return Err(Failure::Failed(format!(
+                "there is no data directory {data}; `nimblesite serve` and `nimblesite user create` make one, --data names another"
+            )));
         }
         runtime(&config)?.block_on(async {
             let storage = Storage::open(&config.data, Mode::Beside, &config.limits)?;

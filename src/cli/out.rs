@@ -1,7 +1,7 @@
 //! The one file that prints: people's text, tables, one JSON value for programs, secrets alone on their line. Nothing here knows a command.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is this file's work, and no other's")]
 
-use comfy_table::{Attribute, Cell, ColumnConstraint, ContentArrangement, Table, Width, presets};
+use comfy_table::{Attribute, Cell, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 
@@ -31,11 +31,6 @@ impl Out {
         let terminal = io::stdout().is_terminal();
         let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self { json, quiet, terminal, colours }
-    }
-
-    /// Whether one JSON value is wanted and nothing else.
-    pub(super) fn json(self) -> bool {
-        self.json
     }
 
     /// A line for people.
@@ -120,9 +115,12 @@ impl Out {
             // Programs that cut columns want one line a row, however long.
             table.set_content_arrangement(ContentArrangement::Disabled);
         }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
         // Ids are for copying: they never break.
         if let Some(column) = table.column_mut(0) {
-            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(12)));
+            column.set_constraint(ColumnConstraint::ContentWidth);
         }
         for line in table.to_string().lines() {
             self.write(line.trim_end());
@@ -133,13 +131,6 @@ impl Out {
     pub(super) fn raw(self, bytes: &[u8]) {
         let mut stdout = io::stdout().lock();
         finish(stdout.write_all(bytes).and_then(|()| stdout.flush()));
-    }
-
-    /// A remark beside the result, on stderr.
-    pub(super) fn remark(self, text: impl AsRef<str>) {
-        if !self.quiet {
-            drop(writeln!(io::stderr().lock(), "{}", text.as_ref()));
-        }
     }
 
     fn write(self, line: &str) {

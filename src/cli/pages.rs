@@ -45,3 +45,11 @@ impl Man {
         Ok(())
     }
 }
+
+/// The contract's machine form, of this very binary.
+pub(super) fn openapi(desk: &Desk) -> Done {
+    let mut document = crate::http::document()?;
+    document.push('\n');
+    desk.out.raw(document.as_bytes());
+    Ok(())
+}

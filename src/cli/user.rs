@@ -49,6 +49,11 @@ pub(super) enum User {
 }
 
 impl User {
+    /// Whether this makes an account.
+    pub(super) fn is_create(&self) -> bool {
+        matches!(self, Self::Create { .. })
+    }
+
     pub(super) async fn run(self, room: &Room) -> Done {
         let Room { out, storage, operator, .. } = room;
         match self {

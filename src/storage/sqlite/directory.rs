@@ -15,7 +15,7 @@ use std::{
 };
 
 /// What may lie in a directory that we make our own, besides what we put there.
-const FOREIGN_FILES_FINE: [&str; 2] = ["models.toml", ".gitignore"];
+const FOREIGN_FILES_FINE: [&str; 3] = ["models.toml", "nimblesite.toml", ".gitignore"];
 
 /// The files and folders of one data directory.
 #[derive(Debug, Clone)]
