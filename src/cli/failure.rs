@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub enum Failure {
     /// The command line itself is wrong: exit 2.
     Usage(String),
     /// It could not be done: exit 1.

@@ -15,7 +15,7 @@ mod out;
 mod pages;
 mod parse;
 mod serve;
-mod server;
+pub mod server;
 mod tenant;
 mod user;
 
@@ -26,7 +26,8 @@ use crate::{
     storage::{Mode, Operator, Storage},
 };
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use failure::{Done, Failure};
+use failure::Done;
+pub use failure::Failure;
 use out::Out;
 use std::{future::Future, path::PathBuf, process::ExitCode};
 

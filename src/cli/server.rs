@@ -21,12 +21,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// A server that runs.
-pub(super) struct Running {
-    pub(super) app: App,
+pub struct Running {
+    pub app: App,
     /// Where it listens.
-    pub(super) at: SocketAddr,
+    pub at: SocketAddr,
     /// The address that people use.
-    pub(super) url: String,
+    pub url: String,
     stop: CancellationToken,
     accepting: JoinHandle<crate::error::Result<()>>,
     background: JoinSet<()>,
@@ -34,14 +34,14 @@ pub(super) struct Running {
 
 /// What to do when the port is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PortTaken {
+pub enum PortTaken {
     Fail,
     TakeAnother,
 }
 
 impl Running {
     /// Opens the data directory, binds and begins to accept. `public_url_set` keeps an address that someone chose; else it follows the port.
-    pub(super) async fn start(mut config: Config, public_url_set: bool, port_taken: PortTaken) -> Result<Self, Failure> {
+    pub async fn start(mut config: Config, public_url_set: bool, port_taken: PortTaken) -> Result<Self, Failure> {
         let card = card::load_or_fail(&config.data)?;
         let storage = Storage::open(&config.data, Mode::Server, &config.limits)?;
         let wired = async {
@@ -82,7 +82,7 @@ impl Running {
     }
 
     /// Waits for SIGTERM or SIGINT, or for the server to end by itself, then stops.
-    pub(super) async fn until_signal(mut self) -> Result<(), Failure> {
+    pub async fn until_signal(mut self) -> Result<(), Failure> {
         let watch = |kind| signal(kind).map_err(|error| Failure::io("signals cannot be watched", &error));
         let (mut interrupt, mut terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
         let signal = tokio::select! {
@@ -100,7 +100,7 @@ impl Running {
     }
 
     /// Stops accepting, waits for what runs, and closes every file.
-    pub(super) async fn stop(mut self) -> Result<(), Failure> {
+    pub async fn stop(mut self) -> Result<(), Failure> {
         self.stop.cancel();
         let ended = (&mut self.accepting).await.map_err(crate::error::Error::internal);
         self.wind_up(ended).await

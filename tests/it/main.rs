@@ -14,4 +14,7 @@
 )]
 
 mod fake_provider;
+mod harness;
+
 mod fake_provider_test;
+mod seed;

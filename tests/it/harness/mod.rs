@@ -1,0 +1,23 @@
+//! What every test stands on: a real server with its own data directory and its own vendor, and the words to talk to it.
+//!
+//! A test ends with [`Server::done`], which asks the vendor whether every request was right and audits every file.
+
+mod answer;
+mod audit;
+mod setup;
+mod sse;
+mod world;
+
+pub use answer::{Answer, mask};
+pub use audit::{Rows, rows_of};
+pub use setup::{Process, Running, Server, Settings, free_port};
+pub use sse::{Event, Events};
+pub use world::{OPERATOR, Tenant, User, config_body};
+
+/// Status and body of an answer against an inline snapshot, with ids, times and secrets masked.
+#[macro_export]
+macro_rules! check {
+    ($answer:expr, @$snapshot:literal) => {
+        insta::assert_snapshot!($answer.shown(), @$snapshot)
+    };
+}
