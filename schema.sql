@@ -177,6 +177,7 @@ CREATE UNIQUE INDEX messages_by_id ON messages (tenant_id, id);
 
 -- Full-text search over what was said; kept in step by triggers.
 CREATE VIRTUAL TABLE messages_fts USING fts5 (content, content = 'messages', content_rowid = 'rowid');
+INSERT INTO messages_fts (messages_fts, rank) VALUES ('secure-delete', 1); -- what is deleted leaves no word in the index
 CREATE TRIGGER messages_fts_insert AFTER INSERT ON messages WHEN new.content IS NOT NULL BEGIN
     INSERT INTO messages_fts (rowid, content) VALUES (new.rowid, new.content);
 END;

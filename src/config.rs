@@ -265,6 +265,8 @@ limits! {
     blocking_threads_max: count = 64;
     /// How long SQLite waits for another process's lock.
     busy_timeout_ms: ms = Duration::from_secs(5);
+    /// Time of one read (a list, a search) of the database.
+    read_timeout_ms: ms = Duration::from_secs(10);
     /// Key proofs (argon2) that wait for a core.
     key_checks_queue_max: count = 256;
     /// Passwords that wait for a core to be hashed on.

@@ -209,3 +209,233 @@ fn a_failed_write_is_undone_alone() {
     assert_eq!(write(&*bench.engine, place, move |tx| half(tx).and(Err(fails()))), Err(fails()));
     assert_eq!(configs(&*bench.engine, tenant).unwrap(), ["a", "b"]);
 }
+
+#[test]
+fn a_row_of_another_tenant_cannot_be_put_in() {
+    let bench = Bench::new();
+    let (mine, other) = (bench.tenant(), bench.tenant());
+    let refused = write(&*bench.engine, Place::Tenant(mine), config(other, "stray"));
+    assert!(matches!(refused, Err(Error::Internal { .. })), "{refused:?}");
+    let second = write(&*bench.engine, Place::Tenant(mine), move |tx| {
+        let (id, name) = (other.to_string(), "second");
+        let row = [Param::Text(&id), Param::Text(name)];
+        tx.execute("INSERT INTO tenant (id, name, created_at) VALUES (?1, ?2, 1)", &row).map(drop)
+    });
+    assert!(second.is_err(), "a database has one tenant row");
+    assert!(configs(&*bench.engine, mine).unwrap().is_empty());
+}
+
+#[test]
+fn reads_cannot_write() {
+    let bench = Bench::new();
+    let tenant = bench.tenant();
+    let mut insert = config(tenant, "a");
+    assert!(bench.engine.read(Place::Tenant(tenant), &mut |tx| insert(tx)).is_err());
+    assert!(bench.engine.catalog_read_now(&mut |tx| tx.execute("DELETE FROM users", &[]).map(drop)).is_err());
+    assert!(configs(&*bench.engine, tenant).unwrap().is_empty());
+}
+
+#[test]
+fn a_read_that_panics_leaves_its_reader_usable() {
+    let bench = Bench::new();
+    let tenant = bench.tenant();
+    for _ in 0..8 {
+        let engine = Arc::clone(&bench.engine);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            engine.read(Place::Tenant(tenant), &mut |tx| {
+                tx.all("SELECT name FROM configs WHERE tenant_id = ?1", &[Param::Text("x")], |_| Ok(()))?;
+                panic!("on purpose")
+            })
+        }));
+        assert!(panicked.is_err());
+    }
+    write(&*bench.engine, Place::Tenant(tenant), config(tenant, "a")).unwrap();
+    assert_eq!(configs(&*bench.engine, tenant).unwrap(), ["a"], "no reader is stuck in an old transaction");
+}
+
+#[test]
+fn a_full_queue_refuses_and_keeps_what_waits() {
+    let bench = Bench::with(&Limits { tenant_queue_max: 3, ..limits() });
+    let tenant = bench.tenant();
+    let pieces: Vec<Piece> = ["a", "b", "c", "d", "e"].into_iter().map(|name| Box::new(config(tenant, name)) as Piece).collect();
+    let outcomes = write_together(&*bench.engine, Place::Tenant(tenant), pieces);
+    assert!(outcomes[..3].iter().all(Result::is_ok));
+    assert!(outcomes[3..].iter().all(|outcome| matches!(outcome, Err(Error::Overloaded { .. }))), "{outcomes:?}");
+    assert_eq!(configs(&*bench.engine, tenant).unwrap(), ["a", "b", "c"]);
+    write(&*bench.engine, Place::Tenant(tenant), config(tenant, "f")).unwrap();
+}
+
+#[test]
+fn many_threads_write_and_none_is_lost() {
+    let bench = Bench::new();
+    let tenants = [bench.tenant(), bench.tenant()];
+    let commits = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            let (engine, commits) = (&bench.engine, &commits);
+            scope.spawn(move || {
+                for n in 0..20 {
+                    let tenant = tenants[(thread + n) % 2];
+                    let name = format!("{thread}-{n}");
+                    let (report, outcome) = mpsc::channel();
+                    if engine.enqueue(Place::Tenant(tenant), Box::new(Reporting { id: 0, work: config(tenant, &name), report }))
+                        == Turnout::Drain
+                    {
+                        commits.fetch_add(1, Ordering::Relaxed);
+                        engine.drain(Place::Tenant(tenant));
+                    }
+                    // Whoever took it along, it is answered, and then it can be read.
+                    assert_eq!(outcome.recv_timeout(Duration::from_secs(20)).unwrap().1, Ok(()));
+                    assert!(configs(&**engine, tenant).unwrap().contains(&name));
+                }
+            });
+        }
+    });
+    let stored: usize = tenants.iter().map(|tenant| configs(&*bench.engine, *tenant).unwrap().len()).sum();
+    assert_eq!(stored, 120);
+    assert!(commits.load(Ordering::Relaxed) <= 120);
+}
+
+#[test]
+fn the_catalog_version_moves_with_every_commit_of_anyone() {
+    let bench = Bench::new();
+    let user = |id: &'static str| {
+        move |tx: &mut dyn Tx| tx.execute("INSERT INTO users (id, email, created_at) VALUES (?1, ?1, 1)", &[Param::Text(id)]).map(drop)
+    };
+    let before = bench.engine.catalog_version().unwrap();
+    assert_eq!(bench.engine.catalog_version().unwrap(), before, "it rests while nobody writes");
+    write(&*bench.engine, Place::Catalog, user("a")).unwrap();
+    let own = bench.engine.catalog_version().unwrap();
+    assert_ne!(own, before, "the server's own commits count");
+    // A command beside the server.
+    let beside = engine_in(bench.dir.path(), Mode::Beside, &limits()).unwrap();
+    write(&*beside, Place::Catalog, user("b")).unwrap();
+    assert_ne!(bench.engine.catalog_version().unwrap(), own);
+    let mut found = 0;
+    bench
+        .engine
+        .catalog_read_now(&mut |tx| {
+            found = tx.all("SELECT id FROM users", &[], |row| row.text(0).map(drop))?.len();
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(found, 2);
+}
+
+#[test]
+fn the_least_used_tenant_gives_way_but_never_a_leased_one() {
+    let bench = Bench::with(&Limits { tenants_open_max: 2, ..limits() });
+    let tenants: Vec<TenantId> = (0..5).map(|_| bench.tenant()).collect();
+    for tenant in &tenants {
+        write(&*bench.engine, Place::Tenant(*tenant), config(*tenant, "a")).unwrap();
+    }
+    for tenant in &tenants {
+        assert_eq!(configs(&*bench.engine, *tenant).unwrap(), ["a"]);
+    }
+    let leases = [bench.engine.lease(tenants[0]).unwrap(), bench.engine.lease(tenants[1]).unwrap()];
+    let refused = configs(&*bench.engine, tenants[2]);
+    assert!(matches!(refused, Err(Error::Overloaded { .. })), "{refused:?}");
+    assert_eq!(configs(&*bench.engine, tenants[0]).unwrap(), ["a"], "who is open goes on");
+    drop(leases);
+    assert_eq!(configs(&*bench.engine, tenants[2]).unwrap(), ["a"]);
+    assert!(bench.engine.lease_open(tenants[2]).is_some());
+    assert!(bench.engine.lease_open(tenants[4]).is_none());
+}
+
+#[test]
+fn a_destroyed_tenant_is_gone_with_every_byte_and_its_neighbour_is_not() {
+    let bench = Bench::new();
+    let (gone, stays) = (bench.tenant(), bench.tenant());
+    write(&*bench.engine, Place::Tenant(gone), config(gone, "secret words")).unwrap();
+    write(&*bench.engine, Place::Tenant(stays), config(stays, "a")).unwrap();
+    // Whoever asks for the removal has the tenant open himself.
+    let _lease = bench.engine.lease(gone).unwrap();
+    bench.engine.destroy(gone).unwrap();
+    bench.engine.destroy(gone).unwrap();
+    assert!(matches!(configs(&*bench.engine, gone), Err(Error::TenantUnavailable)));
+    assert!(write(&*bench.engine, Place::Tenant(gone), config(gone, "late")).is_err());
+    assert_eq!(configs(&*bench.engine, stays).unwrap(), ["a"]);
+}
+
+#[test]
+fn a_closed_engine_refuses() {
+    let bench = Bench::new();
+    let tenant = bench.tenant();
+    bench.engine.close();
+    bench.engine.close();
+    assert_eq!(configs(&*bench.engine, tenant), Err(Error::ShuttingDown));
+    assert_eq!(write(&*bench.engine, Place::Tenant(tenant), |_| Ok(())), Err(Error::ShuttingDown));
+    assert_eq!(write(&*bench.engine, Place::Catalog, |_| Ok(())), Err(Error::ShuttingDown));
+}
+
+#[test]
+fn a_search_finds_conversations_by_their_words_and_takes_no_syntax() {
+    let bench = Bench::new();
+    let tenant = bench.tenant();
+    let id = tenant.to_string();
+    let mut add = config(tenant, "c");
+    write(&*bench.engine, Place::Tenant(tenant), move |tx| {
+        add(tx)?;
+        for (conversation, text) in [("one", "Change my phone number"), ("two", "nothing of the kind")] {
+            let row = [Param::Text(&id), Param::Text(conversation), Param::Text(text)];
+            tx.execute(
+                "INSERT INTO conversations (tenant_id, id, config_id, user_id, key_id, title, metadata, template_vars, message_count, created_at, updated_at)
+                 VALUES (?1, ?2, 'c', 'u', 'k', '', '{}', '{}', 1, 1, 1)",
+                &row[..2],
+            )?;
+            tx.execute(
+                "INSERT INTO messages (tenant_id, conversation_id, seq, id, turn_id, role, content, created_at) VALUES (?1, ?2, 1, ?2, 't', 'user', ?3, 1)",
+                &row,
+            )?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    let find = |typed: &str| {
+        let Some(search) = bench.engine.search(typed) else { return Vec::new() };
+        let mut found = Vec::new();
+        let sql = format!("SELECT id FROM conversations WHERE tenant_id = ?1 AND {} ORDER BY id", bench.engine.search_condition(2));
+        bench
+            .engine
+            .read(Place::Tenant(tenant), &mut |tx| {
+                found = tx.all(&sql, &[Param::Text(&tenant.to_string()), Param::Text(&search)], |row| Ok(row.text(0)?.to_owned()))?;
+                Ok(())
+            })
+            .unwrap();
+        found
+    };
+    assert_eq!(find("PHONE change"), ["one"]);
+    assert!(find("phone kind").is_empty(), "every word counts");
+    for odd in ["\"", "phone OR nothing*", "content:phone", "NEAR(phone", "-", "phone\"; DROP TABLE messages", "^phone + ("] {
+        find(odd);
+    }
+    // What is deleted is found no more.
+    write(&*bench.engine, Place::Tenant(tenant), move |tx| {
+        tx.execute("DELETE FROM messages WHERE tenant_id = ?1 AND conversation_id = 'one'", &[Param::Text(&tenant.to_string())]).map(drop)
+    })
+    .unwrap();
+    assert!(find("phone").is_empty());
+}
+
+#[test]
+fn the_last_use_of_a_key_is_kept() {
+    let bench = Bench::new();
+    let (used, unused) = (KeyId::new(), KeyId::new());
+    bench.engine.key_used(used, Time::from_ms(1));
+    bench.engine.key_used(used, Time::from_ms(7));
+    assert_eq!(bench.engine.key_uses(&[used, unused]).unwrap(), [Some(Time::from_ms(7)), None]);
+    let bench = bench.reopen();
+    assert_eq!(bench.engine.key_uses(&[unused, used]).unwrap(), [None, Some(Time::from_ms(7))]);
+}
+
+#[test]
+fn a_copy_is_whole_and_taken_while_others_write() {
+    let bench = Bench::new();
+    let tenant = bench.tenant();
+    write(&*bench.engine, Place::Tenant(tenant), config(tenant, "a")).unwrap();
+    let target = bench.dir.path().join("copy.db");
+    bench.engine.copy_to(Place::Tenant(tenant), &target).unwrap();
+    assert!(std::fs::metadata(&target).unwrap().len() > 0);
+    assert!(bench.engine.copy_to(Place::Tenant(tenant), &target).is_err(), "nothing is overwritten");
+    bench.engine.copy_to(Place::Catalog, &bench.dir.path().join("catalog-copy.db")).unwrap();
+}

@@ -161,6 +161,9 @@ pub(super) trait Engine: Send + Sync + 'static {
     /// The size of a tenant's database in bytes.
     fn size_bytes(&self, tenant: TenantId) -> Result<u64>;
 
+    /// How many bytes a tenant may still store, where it has a limit. Room that was freed inside the file counts.
+    fn room_bytes(&self, tenant: TenantId) -> Result<Option<u64>>;
+
     /// Writes a consistent copy of a place to a new file, checked, while work on it goes on.
     fn copy_to(&self, place: Place, target: &Path) -> Result<()>;
 

@@ -53,6 +53,22 @@ impl TenantStore {
         self.engine.search(typed)
     }
 
+    /// [`Error::TenantFull`] when the tenant's size limit is reached. Ask before a turn begins: a turn that runs is let finish, on a reserve.
+    pub async fn room_check(&self) -> Result<()> {
+        if self.limits.tenant_bytes_max == 0 {
+            return Ok(());
+        }
+        let (engine, tenant) = (Arc::clone(&self.engine), self.tenant);
+        let room = tokio::task::spawn_blocking(move || engine.room_bytes(tenant)).await.map_err(Error::internal)??;
+        if room == Some(0) { Err(Error::TenantFull) } else { Ok(()) }
+    }
+
+    /// Writes a consistent copy of this tenant's database to a new file, while work on it goes on.
+    pub async fn copy_to(&self, target: std::path::PathBuf) -> Result<()> {
+        let (engine, tenant) = (Arc::clone(&self.engine), self.tenant);
+        tokio::task::spawn_blocking(move || engine.copy_to(Place::Tenant(tenant), &target)).await.map_err(Error::internal)?
+    }
+
     /// The size of this tenant's database in bytes.
     pub async fn size_bytes(&self) -> Result<u64> {
         let (engine, tenant) = (Arc::clone(&self.engine), self.tenant);

@@ -16,6 +16,9 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// The largest text, blob or row, in bytes.
 const LENGTH_BYTES_MAX: i32 = 16 * 1024 * 1024;
 
+/// What a file may grow beyond its limit: turns that began below it must be able to store what they were charged for.
+const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
+
 /// Prepared statements that a connection keeps.
 const STATEMENTS_MAX: usize = 96;
 
@@ -87,7 +90,7 @@ pub(super) fn prepare(conn: &Connection, usage: Use, busy: Duration) -> rusqlite
         Use::Write { bytes_max: None } => Ok(()),
         Use::Write { bytes_max: Some(bytes) } => {
             let page_bytes: i64 = conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-            let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page_bytes.max(512);
+            let pages = i64::try_from(bytes.saturating_add(RESERVE_BYTES)).unwrap_or(i64::MAX) / page_bytes.max(512);
             conn.query_row(&format!("PRAGMA max_page_count = {}", pages.max(1)), [], |_| Ok(()))
         }
     }

@@ -31,7 +31,7 @@ fn vacuum_into(source: &Path, target: &str, health: &Health, busy: Duration) -> 
 fn check(target: &Path, health: &Health) -> Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
     // Damage of the copy is not damage of the original.
-    let copy = Health::new(format!("copy of {}", health.name), target.into(), false);
+    let copy = Health::new(format!("copy of {}", health.name), target);
     let conn = Connection::open_with_flags(target, flags).told(&copy)?;
     let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).told(&copy)?;
     if found == "ok" { Ok(()) } else { Err(Error::internal(format_args!("{}: {found}", copy.name))) }

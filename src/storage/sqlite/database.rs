@@ -21,13 +21,18 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+/// Steps of SQLite's machine between two looks at the clock.
+const STEPS_PER_LOOK: i32 = 20_000;
 
 /// How a database's connections are made.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub busy: Duration,
+    /// Of one read.
+    pub read_timeout: Duration,
     pub bytes_max: Option<u64>,
     pub readers_max: u32,
     /// r2d2 opens connections on these; all pools share them.
@@ -40,6 +45,7 @@ pub(super) struct Database {
     writer: Pool<Source>,
     readers: Pool<Source>,
     busy: Duration,
+    read_timeout: Duration,
     /// A commit failed: what it wrote may lie unfinished in the log, where a crash could bring it back.
     log_is_doubtful: AtomicBool,
 }
@@ -67,14 +73,27 @@ impl Database {
             readers: pool(Use::Read, None, settings.readers_max),
             health,
             busy: settings.busy,
+            read_timeout: settings.read_timeout,
             log_is_doubtful: AtomicBool::new(false),
         }
     }
 
-    /// Runs reading work in one read transaction.
+    /// Runs reading work in one read transaction, within the limit on its time.
     pub(super) fn read(&self, work: &mut Work<'_>) -> Result<()> {
         let link = self.take(&self.readers)?;
-        read(link.conn(&self.health)?, &self.health, work)
+        let conn = link.conn(&self.health)?;
+        let deadline = Instant::now() + self.read_timeout;
+        conn.progress_handler(STEPS_PER_LOOK, Some(move || Instant::now() > deadline)).told(&self.health)?;
+        read(conn, &self.health, work)
+    }
+
+    /// The bytes of all pages that hold something.
+    pub(super) fn used_bytes(&self) -> Result<u64> {
+        let link = self.take(&self.readers)?;
+        let conn = link.conn(&self.health)?;
+        let number = |pragma: &str| conn.query_row(pragma, [], |row| row.get::<_, i64>(0)).told(&self.health);
+        let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
+        Ok(pages.saturating_mul(number("PRAGMA page_size")?).unsigned_abs())
     }
 
     /// Runs writes as one transaction, durably, and answers them all after it ended.

@@ -34,7 +34,11 @@ impl Directory {
         let root = &root.canonicalize().map_err(|error| refuse("cannot open", error))?;
         let directory = Self { root: root.clone() };
         refuse_network(root)?;
-        let mode = fs::metadata(root).map_err(|error| refuse("cannot open", error))?.permissions().mode();
+        let metadata = fs::metadata(root).map_err(|error| refuse("cannot open", error))?;
+        if !metadata.is_dir() {
+            return Err(Error::Conflict { detail: format!("{} is not a directory", root.display()) });
+        }
+        let mode = metadata.permissions().mode();
         if mode & 0o007 != 0 && !(directory.is_new()? && fs::set_permissions(root, Permissions::from_mode(0o700)).is_ok()) {
             let detail = format!("{} can be opened by every user of this machine: run chmod 700 {0}", root.display());
             return Err(Error::Conflict { detail });

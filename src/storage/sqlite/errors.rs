@@ -1,6 +1,9 @@
 //! What SQLite says, in the product's words.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    ids::TenantId,
+};
 use rusqlite::ErrorCode;
 use std::{
     path::PathBuf,
@@ -19,6 +22,8 @@ const DISK_FULL_BYTES: u64 = 1024 * 1024;
 pub(super) struct Health {
     /// `catalog`, `tenant 0192…`: for the log.
     pub name: String,
+    /// Whose it is, when it is a tenant's: damage closes this tenant alone.
+    tenant: Option<TenantId>,
     /// The folder the file is in.
     pub folder: PathBuf,
     /// Whether the file has a size limit of its own.
@@ -28,9 +33,14 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// Of a database that was just opened.
-    pub(super) fn new(name: String, folder: PathBuf, capped: bool) -> Self {
-        Self { name, folder, capped, corrupt: AtomicBool::new(false) }
+    /// Of a database of ours.
+    pub(super) fn new(name: impl Into<String>, folder: impl Into<PathBuf>) -> Self {
+        Self { name: name.into(), tenant: None, folder: folder.into(), capped: false, corrupt: AtomicBool::new(false) }
+    }
+
+    /// Of a tenant's database; `capped` where its size is limited.
+    pub(super) fn of_tenant(tenant: TenantId, folder: impl Into<PathBuf>, capped: bool) -> Self {
+        Self { tenant: Some(tenant), capped, ..Self::new(format!("tenant {tenant}"), folder) }
     }
 
     /// Whether SQLite said that the file is damaged.
@@ -46,8 +56,13 @@ impl Health {
                 if !self.corrupt.swap(true, Ordering::AcqRel) {
                     tracing::error!(database = %self.name, %error, "the database file is damaged");
                 }
-                Error::TenantUnavailable
+                match self.tenant {
+                    Some(_) => Error::TenantUnavailable,
+                    None => Error::internal(format_args!("{}: {error}", self.name)),
+                }
             }
+            // Nothing but the limit on a read's time interrupts.
+            Some(ErrorCode::OperationInterrupted) => Error::Overloaded { retry_after: RETRY_AFTER },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Overloaded { retry_after: RETRY_AFTER },
             Some(ErrorCode::DiskFull) if self.capped && !self.disk_is_full() => Error::TenantFull,
             Some(ErrorCode::DiskFull) => Error::DiskFull,

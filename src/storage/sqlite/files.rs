@@ -40,7 +40,7 @@ impl TenantFiles {
     /// Opens a tenant's file and looks whether it is what it should be.
     pub(super) fn open(&self, tenant: TenantId) -> std::result::Result<Database, Trouble> {
         let path = self.directory.tenant(tenant);
-        let health = Health::new(format!("tenant {tenant}"), self.directory.tenant_folder(tenant), self.settings.bytes_max.is_some());
+        let health = Health::of_tenant(tenant, self.directory.tenant_folder(tenant), self.settings.bytes_max.is_some());
         if !path.exists() {
             tracing::error!(%tenant, path = %path.display(), "the tenant's file is not there");
             return Err(Trouble::Passing(Error::TenantUnavailable));
@@ -133,7 +133,7 @@ pub(super) fn create(directory: &Directory, settings: &Settings, tenant: TenantI
 
 fn fill(path: &Path, settings: &Settings, tenant: TenantId, name: &str, at: Time) -> Result<()> {
     directory::file_create(path)?;
-    let health = Health::new(format!("tenant {tenant}"), path.into(), false);
+    let health = Health::of_tenant(tenant, path, false);
     let conn = connection::open(path, Use::Write { bytes_max: None }, settings.busy).told(&health)?;
     database::step(&conn, "BEGIN IMMEDIATE", &health)?;
     connection::schema_apply(&conn, Kind::Tenant, &health)?;

@@ -64,7 +64,7 @@ struct Waiting {
 impl Heads {
     /// Opens the file, making it when it is not there. With an `interval` a thread writes to it; without, nothing is ever written.
     pub(super) fn open(directory: &Directory, busy: Duration, interval: Option<Duration>) -> Result<Self> {
-        let health = Health::new("heads".into(), directory.root().into(), false);
+        let health = Health::new("heads", directory.root());
         let conn = open(directory, busy, &health)?;
         let shared = Arc::new(Shared { conn: Mutex::new(conn), health, waiting: Mutex::new(Waiting::default()), stopped: Condvar::new() });
         let writer = interval.map(|interval| {

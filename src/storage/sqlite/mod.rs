@@ -11,6 +11,8 @@ mod heads;
 mod queue;
 mod search;
 mod tenants;
+#[cfg(test)]
+mod tests;
 mod tx;
 
 use super::{
@@ -59,8 +61,8 @@ const FILES_KEPT: u64 = 1_024;
 /// Descriptors of one open tenant: file, log and shared memory, and two more for each reader.
 const FILES_PER_TENANT: u64 = 7;
 
-/// Open tenants, whatever the descriptors allow: each takes up to a megabyte of memory.
-const TENANTS_OPEN_MAX: u64 = 2_048;
+/// Open tenants, whatever the descriptors allow: each takes up to a few megabytes of memory.
+const TENANTS_OPEN_MAX: u64 = 1_024;
 
 /// How long closing waits for running reads and writes.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
@@ -93,7 +95,13 @@ impl Sqlite {
         };
         let busy = limits.busy_timeout_ms;
         let threads = ScheduledThreadPool::builder().num_threads(2).thread_name_pattern("nimblesite-open-{}").build();
-        let settings = Settings { busy, bytes_max: None, readers_max: CATALOG_READERS_MAX, threads: Arc::new(threads) };
+        let settings = Settings {
+            busy,
+            read_timeout: limits.read_timeout_ms,
+            bytes_max: None,
+            readers_max: CATALOG_READERS_MAX,
+            threads: Arc::new(threads),
+        };
         let catalog = catalog_open(&directory, mode, &settings)?;
         let path = directory.catalog();
         let look = || connection::open(&path, Use::Read, busy).told(&catalog.health).map(Mutex::new);
@@ -139,7 +147,7 @@ fn tenants_open_max(limits: &Limits) -> usize {
 /// Opens the catalog, making it in a directory that holds nothing of ours yet.
 fn catalog_open(directory: &Directory, mode: Mode, settings: &Settings) -> Result<Database> {
     let path = directory.catalog();
-    let health = Health::new("catalog".into(), directory.root().into(), false);
+    let health = Health::new("catalog", directory.root());
     if !path.exists() {
         if directory.tenants().exists() {
             let detail = format!("{} is missing, though tenants are there: restore it from a backup", path.display());
@@ -168,7 +176,7 @@ fn catalog_create(directory: &Directory, settings: &Settings) -> Result<()> {
     let making = directory.root().join(format!("catalog.new-{}", std::process::id()));
     drop(std::fs::remove_file(&making));
     directory::file_create(&making)?;
-    let health = Health::new("catalog".into(), directory.root().into(), false);
+    let health = Health::new("catalog", directory.root());
     let conn = connection::open(&making, Use::Write { bytes_max: None }, settings.busy).told(&health)?;
     database::step(&conn, "BEGIN IMMEDIATE", &health)?;
     connection::schema_apply(&conn, Kind::Catalog, &health)?;
@@ -247,6 +255,12 @@ impl Engine for Sqlite {
 
     fn size_bytes(&self, tenant: TenantId) -> Result<u64> {
         directory::size_bytes(&self.directory.tenant(tenant))
+    }
+
+    fn room_bytes(&self, tenant: TenantId) -> Result<Option<u64>> {
+        let Some(bytes_max) = self.settings.bytes_max else { return Ok(None) };
+        let used = self.tenants.acquire(tenant)?.database.used_bytes()?;
+        Ok(Some(bytes_max.saturating_sub(used)))
     }
 
     fn copy_to(&self, place: Place, target: &Path) -> Result<()> {

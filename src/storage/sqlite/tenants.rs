@@ -107,8 +107,16 @@ impl Tenants {
 
     /// Uses a tenant's database, opening it first where it is closed; blocks.
     pub(super) fn acquire(self: &Arc<Self>, tenant: TenantId) -> Result<InUse> {
-        let deadline = Instant::now() + self.wait;
         let mut cache = self.cache.lock();
+        let acquired = self.acquire_in(&mut cache, tenant);
+        if acquired.is_err() {
+            self.forget(&mut cache, tenant);
+        }
+        acquired
+    }
+
+    fn acquire_in(self: &Arc<Self>, cache: &mut MutexGuard<'_, Cache>, tenant: TenantId) -> Result<InUse> {
+        let deadline = Instant::now() + self.wait;
         loop {
             if cache.closing {
                 return Err(Error::ShuttingDown);
@@ -125,13 +133,13 @@ impl Tenants {
                     return Ok(InUse { database: Arc::clone(database), _ticket: ticket });
                 }
                 State::Quarantined => return Err(Error::TenantUnavailable),
-                State::Closed if !full => self.open(&mut cache, tenant)?,
+                State::Closed if !full => self.open(cache, tenant)?,
                 State::Closed => {
-                    if !self.evict(&mut cache) {
-                        self.wait_until(&mut cache, deadline)?;
+                    if !self.evict(cache) {
+                        self.wait_until(cache, deadline)?;
                     }
                 }
-                State::Opening | State::Draining => self.wait_until(&mut cache, deadline)?,
+                State::Opening | State::Draining => self.wait_until(cache, deadline)?,
             }
         }
     }
