@@ -13,6 +13,8 @@ mod openai;
 mod params;
 mod refusal;
 mod rule;
+#[cfg(test)]
+mod tests;
 
 pub use decode::{AnswerLimits, Decoder};
 pub use params::{params_for_fallback, split_output_limit, thinking_budget};
