@@ -1,6 +1,7 @@
 //! The wires' tests. The streams are written by hand after the vendors' documents.
 
 mod calls;
+mod client;
 mod echo;
 mod history;
 mod streams;
