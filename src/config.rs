@@ -297,6 +297,10 @@ limits! {
     rotate_overlap_ms: ms = Duration::from_secs(24 * 3600);
     /// Free bytes on the data directory's disk below which no turn starts.
     disk_free_bytes_min: count = 64 * 1024 * 1024;
+    /// Rows of one usage answer.
+    usage_rows_max: count = 1_000;
+    /// Periods (hours or days) between the ends of one usage answer.
+    usage_periods_max: count = 1_000;
     /// Refusals logged a minute in one tenant; the rest are counted only.
     refusal_logs_per_minute: count = 60;
     /// How often background facts (ledger heads, last use of keys) are written.

@@ -194,6 +194,77 @@ pub struct ConfigBody {
     pub metadata: JsonObject,
 }
 
+/// What to change of a config. A field that is there replaces the old value as a whole; one that is left out stays.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigPatch {
+    /// See [`ConfigBody::name`].
+    #[serde(deserialize_with = "given")]
+    pub name: Option<String>,
+    /// See [`ConfigBody::agent_type`].
+    #[serde(deserialize_with = "given")]
+    pub agent_type: Option<AgentType>,
+    /// See [`ConfigBody::system_prompt`].
+    #[serde(deserialize_with = "given")]
+    pub system_prompt: Option<String>,
+    /// See [`ConfigBody::model_config`].
+    #[serde(deserialize_with = "given")]
+    pub model_config: Option<ModelConfig>,
+    /// See [`ConfigBody::tools_config`].
+    #[serde(deserialize_with = "given")]
+    pub tools_config: Option<Vec<ToolEntry>>,
+    /// See [`ConfigBody::context_policy`].
+    #[serde(deserialize_with = "given")]
+    pub context_policy: Option<ContextPolicy>,
+    /// See [`ConfigBody::workspace_image`]; null takes it away.
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    pub workspace_image: Option<Option<String>>,
+    /// See [`ConfigBody::workspace_secrets`]; null takes them away.
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    pub workspace_secrets: Option<Option<BTreeMap<String, String>>>,
+    /// See [`ConfigBody::metadata`].
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<JsonObject>,
+}
+
+/// Tells a field that is null, which is refused where null means nothing, from one that is left out.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+impl ConfigPatch {
+    /// The config with the changes made.
+    #[must_use]
+    pub fn applied(&self, body: &ConfigBody) -> ConfigBody {
+        let Self {
+            name,
+            agent_type,
+            system_prompt,
+            model_config,
+            tools_config,
+            context_policy,
+            workspace_image,
+            workspace_secrets,
+            metadata,
+        } = self.clone();
+        let old = body.clone();
+        ConfigBody {
+            name: name.unwrap_or(old.name),
+            agent_type: agent_type.unwrap_or(old.agent_type),
+            system_prompt: system_prompt.unwrap_or(old.system_prompt),
+            model_config: model_config.unwrap_or(old.model_config),
+            tools_config: tools_config.unwrap_or(old.tools_config),
+            context_policy: context_policy.unwrap_or(old.context_policy),
+            workspace_image: workspace_image.unwrap_or(old.workspace_image),
+            workspace_secrets: workspace_secrets.unwrap_or(old.workspace_secrets),
+            metadata: metadata.unwrap_or(old.metadata),
+        }
+    }
+}
+
 /// A config as the API shows it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Config {

@@ -261,6 +261,17 @@ pub struct ConversationDetail {
     pub messages: Vec<Message>,
 }
 
+/// What to change of a conversation. What is left out, or null, stays.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConversationPatch {
+    /// 1–200 characters.
+    pub title: Option<String>,
+    /// In place of the old metadata.
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<JsonObject>,
+}
+
 /// A vendor's answer as it came, so that history replays exactly on the same wire and model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawAnswer {

@@ -5,12 +5,14 @@ mod account;
 mod agent;
 mod billing;
 mod chat;
+mod duplicates;
 mod list;
 
 pub use account::*;
 pub use agent::*;
 pub use billing::*;
 pub use chat::*;
+pub use duplicates::duplicate_key;
 pub use list::*;
 
 /// Any JSON value whose shape is the caller's own.

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     ids::*,
-    model::{Conversation, ConversationDetail, Json, JsonObject, List, Message, ModelRef, Order, Page, Role, Speaker},
+    model::{Conversation, ConversationDetail, ConversationPatch, Json, JsonObject, List, Message, ModelRef, Order, Page, Role, Speaker},
     storage::Principal,
 };
 use std::time::Duration;
@@ -39,15 +39,6 @@ pub struct ConversationFilter {
     pub metadata: Vec<(String, String)>,
     /// With a message that has all these words.
     pub q: Option<String>,
-}
-
-/// What to change of a conversation. What is not set stays.
-#[derive(Debug, Clone, Default)]
-pub struct ConversationChange {
-    /// The title.
-    pub title: Option<String>,
-    /// The metadata, in place of the old.
-    pub metadata: Option<JsonObject>,
 }
 
 impl TenantStore {
@@ -81,7 +72,7 @@ impl TenantStore {
     }
 
     /// Changes title or metadata. Members change their own conversations, admins all.
-    pub async fn conversation_update(&self, who: &Principal, id: ConversationId, change: ConversationChange) -> Result<Conversation> {
+    pub async fn conversation_update(&self, who: &Principal, id: ConversationId, change: ConversationPatch) -> Result<Conversation> {
         let (user, role, now) = (who.user_id(), who.role(), self.clock.now());
         self.write(move |tx| {
             let mut conversation = own(conversation_find(tx, id)?, user, role)?;

@@ -29,7 +29,7 @@ mod users;
 mod wallet;
 
 pub use access::{Operator, Principal, SignedIn};
-pub use conversations::{ConversationChange, ConversationFilter};
+pub use conversations::ConversationFilter;
 pub use logs::{LogFilter, UsageAsk, UsageGroup};
 pub use steps::{Kept, NewAnswer, NewMessage, Settled, Step, StepEnd};
 pub use tenant::TenantStore;

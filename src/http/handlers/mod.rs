@@ -1,12 +1,27 @@
 //! What each endpoint does: one file a resource. A handler parses, asks storage or the agent, and replies; it decides nothing else.
 
+mod configs;
+mod conversations;
 mod health;
+mod logs;
+mod models;
 mod pages;
+mod usage;
+mod wallet;
 
 use super::endpoint::Endpoint;
 
 /// Every endpoint of the server, in the order of the documentation.
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    let resources = [health::endpoints(), pages::endpoints()];
+    let resources = [
+        configs::endpoints(),
+        conversations::endpoints(),
+        models::endpoints(),
+        wallet::endpoints(),
+        usage::endpoints(),
+        logs::endpoints(),
+        health::endpoints(),
+        pages::endpoints(),
+    ];
     resources.into_iter().flatten().collect()
 }

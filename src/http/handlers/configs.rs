@@ -1,0 +1,138 @@
+//! Agent configs.
+
+use crate::{
+    config_check::config_check,
+    error::{Error, Result},
+    http::{
+        call::{Reply, Request, TenantCall},
+        endpoint::{Answer, Endpoint, Handler},
+    },
+    ids::ConfigId,
+    model::{Config, ConfigBody, ConfigPatch, ConfigVersion, List, Order, Role, duplicate_key},
+};
+use serde::de::DeserializeOwned;
+
+const TAG: &str = "Configs";
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("ConfigList", "GET", "/api/v1/configs", Handler::Tenant(Role::Viewer, config_list))
+            .about(TAG, "List the tenant's configs")
+            .paged()
+            .answers::<List<Config>>(200)
+            .errors(&["validation_failed"]),
+        Endpoint::new("ConfigCreate", "POST", "/api/v1/configs", Handler::Tenant(Role::Admin, config_create))
+            .about(TAG, "Make a config")
+            .describe(
+                "Prompt variables are `{identifier}`; built in are `{tenant_name}`, `{agent_name}` and `{date}`, others come in `template_vars` \
+                 of a chat request. `{{identifier}}` gives a literal `{identifier}`; every other brace is literal. Inference parameters of \
+                 `model_config` pass through by an allow-list for each provider's wire. A model that has no published rate is accepted here, but \
+                 chatting answers 503 `pricing_unavailable` until it has one.",
+            )
+            .body::<ConfigBody>()
+            .answers::<Config>(201)
+            .errors(&["malformed_json", "config_name_taken", "validation_failed", "sandbox_unavailable", "tenant_full"]),
+        Endpoint::new("ConfigGet", "GET", "/api/v1/configs/{id}", Handler::Tenant(Role::Viewer, config_get))
+            .about(TAG, "Read a config in its newest version")
+            .answers::<Config>(200)
+            .errors(&["not_found"]),
+        Endpoint::new("ConfigReplace", "PUT", "/api/v1/configs/{id}", Handler::Tenant(Role::Admin, config_replace))
+            .about(TAG, "Write a config anew")
+            .describe("Fields that are left out take their defaults. Makes a new version.")
+            .body::<ConfigBody>()
+            .answers::<Config>(200)
+            .errors(&["malformed_json", "not_found", "config_name_taken", "validation_failed", "sandbox_unavailable", "tenant_full"]),
+        Endpoint::new("ConfigUpdate", "PATCH", "/api/v1/configs/{id}", Handler::Tenant(Role::Admin, config_update))
+            .about(TAG, "Change some fields of a config")
+            .describe(
+                "A field that is sent replaces the old value as a whole (`model_config`, `tools_config` and `metadata` too); one that is left \
+                 out stays. Makes a new version.",
+            )
+            .body::<ConfigPatch>()
+            .answers::<Config>(200)
+            .errors(&["malformed_json", "not_found", "config_name_taken", "validation_failed", "sandbox_unavailable", "tenant_full"]),
+        Endpoint::new("ConfigDelete", "DELETE", "/api/v1/configs/{id}", Handler::Tenant(Role::Admin, config_delete))
+            .about(TAG, "Delete a config")
+            .describe("Its conversations stay readable; chatting on them is 404. Its name is free again.")
+            .answers_raw(204, "")
+            .errors(&["not_found"]),
+        Endpoint::new("ConfigVersions", "GET", "/api/v1/configs/{id}/versions", Handler::Tenant(Role::Viewer, config_versions))
+            .about(TAG, "List a config's versions")
+            .describe("Every write makes a version; a conversation's messages name the version that answered. Cursors are version numbers.")
+            .paged()
+            .answers::<List<ConfigVersion>>(200)
+            .errors(&["not_found", "validation_failed"]),
+    ]
+}
+
+/// The path's config.
+fn id(request: &Request) -> Result<ConfigId> {
+    request.id("id", "config")
+}
+
+/// A body in which each key stands once: parameters and schemas have free names, where a repeated one would be lost in silence.
+fn body<T: DeserializeOwned>(request: &Request) -> Result<T> {
+    let body = request.json()?;
+    match duplicate_key(&request.body) {
+        Some(pointer) => Err(Error::invalid(pointer, "This key stands twice in its object; send it once.")),
+        None => Ok(body),
+    }
+}
+
+fn config_list(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let page = call.request.page(Order::Desc)?;
+        Reply::ok(&call.store.config_list(page).await?)
+    })
+}
+
+fn config_create(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let body: ConfigBody = body(call.request)?;
+        config_check(&body, &call.app.config.providers, &call.app.config.limits)?;
+        Reply::created(&call.store.config_create(call.who.user_id(), body).await?)
+    })
+}
+
+fn config_get(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move { Reply::ok(&call.store.config_get(id(call.request)?).await?) })
+}
+
+fn config_replace(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let id = id(call.request)?;
+        let body: ConfigBody = body(call.request)?;
+        // One that is not there is 404 whatever the body says.
+        call.store.config_get(id).await?;
+        config_check(&body, &call.app.config.providers, &call.app.config.limits)?;
+        Reply::ok(&call.store.config_replace(call.who.user_id(), id, body).await?)
+    })
+}
+
+fn config_update(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let id = id(call.request)?;
+        let patch: ConfigPatch = body(call.request)?;
+        let app = call.app.clone();
+        let change = move |old: &ConfigBody| {
+            let body = patch.applied(old);
+            config_check(&body, &app.config.providers, &app.config.limits)?;
+            Ok(body)
+        };
+        Reply::ok(&call.store.config_change(call.who.user_id(), id, change).await?)
+    })
+}
+
+fn config_delete(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        call.store.config_delete(id(call.request)?).await?;
+        Ok(Reply::Nothing)
+    })
+}
+
+fn config_versions(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let page = call.request.page(Order::Desc)?;
+        Reply::ok(&call.store.config_versions(id(call.request)?, page).await?)
+    })
+}
