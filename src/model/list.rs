@@ -1,7 +1,14 @@
 //! Lists: what a caller asks for and what they get.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use std::borrow::Cow;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        Ref, RefOr,
+        schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type},
+    },
+};
 
 /// Which way a list runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -39,7 +46,7 @@ impl Page {
 }
 
 /// One page of a list.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize)]
 pub struct List<T: ToSchema> {
     /// Always `list`.
     pub object: &'static str,
@@ -51,6 +58,42 @@ pub struct List<T: ToSchema> {
     pub last_id: Option<String>,
     /// Whether rows follow behind the last.
     pub has_more: bool,
+}
+
+// Written out, because what utoipa derives for a generic type refers to its parameter's schema without adding it.
+impl<T: ToSchema> ToSchema for List<T> {
+    fn name() -> Cow<'static, str> {
+        format!("{}List", T::name()).into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(schemas);
+    }
+}
+
+impl<T: ToSchema> PartialSchema for List<T> {
+    fn schema() -> RefOr<Schema> {
+        let text = |description| ObjectBuilder::new().schema_type(Type::String).description(Some(description));
+        let id = |description| {
+            let types = SchemaType::from_iter([Type::String, Type::Null]);
+            ObjectBuilder::new().schema_type(types).description(Some(description))
+        };
+        let more = "Whether rows follow behind the last (or, with `before` alone, lie before the first)";
+        ObjectBuilder::new()
+            .property("object", text("Always `list`"))
+            .property(
+                "data",
+                ArrayBuilder::new().items(Ref::from_schema_name(T::name())).description(Some("The rows, in the order asked for")),
+            )
+            .property("first_id", id("The id of the first row, if there is one"))
+            .property("last_id", id("The id of the last row, if there is one"))
+            .property("has_more", ObjectBuilder::new().schema_type(Type::Boolean).description(Some(more)))
+            .required("object")
+            .required("data")
+            .required("has_more")
+            .into()
+    }
 }
 
 impl<T: ToSchema> List<T> {
