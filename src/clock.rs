@@ -25,11 +25,13 @@ impl Time {
     }
 
     /// This instant and a while later.
+    #[must_use]
     pub fn plus(self, while_: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(while_.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// This instant and a while earlier.
+    #[must_use]
     pub fn minus(self, while_: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(while_.as_millis()).unwrap_or(i64::MAX)))
     }
@@ -97,6 +99,7 @@ pub struct Clock;
 
 impl Clock {
     /// The machine's time now. It may step back; nothing here orders rows by it.
+    #[allow(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn now(self) -> Time {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))

@@ -3,6 +3,7 @@
 //! What was typed or shown ([`NewKey`], [`KeyText`], [`NewToken`], [`Password`]) and what is stored ([`KeyHash`], [`TokenHash`],
 //! [`PasswordHash`]) are types of their own, so that neither can stand where the other is meant. None of the former can be printed.
 //! It must not know who a secret belongs to.
+#![allow(clippy::disallowed_methods, reason = "this file is argon2's room")]
 
 use crate::{
     config::Secret,

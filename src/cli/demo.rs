@@ -137,7 +137,7 @@ async fn user(running: &Running) -> Result<String, Failure> {
 fn random() -> Result<Secret, Failure> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).map_err(|error| Failure::Failed(format!("the machine gave no random bytes: {error}")))?;
-    Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    Ok(Secret::new(blake3::hash(&bytes).to_hex().to_string()))
 }
 
 /// The demo's tenant with a fresh key: keys are shown once, so a second demo cannot use the first one's.
@@ -262,7 +262,7 @@ fn invite(out: Out, running: &Running, scene: &Scene) {
         "Your turn: paste these into another terminal",
         format!("URL={url}\nKEY={key}\nCONFIG_ID={config}\nCONVERSATION_ID={conversation}"),
     );
-    part("Say something", format!("curl $URL/api/v1/chat/$CONFIG_ID -H \"X-API-Key: $KEY\" -d '{{\"message\": \"Hello\"}}'"));
+    part("Say something", "curl $URL/api/v1/chat/$CONFIG_ID -H \"X-API-Key: $KEY\" -d '{\"message\": \"Hello\"}'".to_owned());
     part(
         "Have the agent call a tool, then answer it (this is the loop that your app runs)",
         "curl $URL/api/v1/chat/$CONFIG_ID -H \"X-API-Key: $KEY\" \\\n  -d '{\"conversation_id\": \"'$CONVERSATION_ID'\", \"message\": \"call read_file {\\\"path\\\": \\\"index.html\\\"}\"}'\ncurl $URL/api/v1/chat/$CONFIG_ID -H \"X-API-Key: $KEY\" \\\n  -d '{\"conversation_id\": \"'$CONVERSATION_ID'\", \"tool_results\": [{\"name\": \"read_file\", \"result\": \"Welcome!\"}]}'".to_owned(),

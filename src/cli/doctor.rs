@@ -187,7 +187,7 @@ async fn data(config: &Config, findings: &mut Findings) {
             );
         }
         Ok(Some(_)) | Err(_) => {
-            findings.bad("server", "something answers on control.sock, but not as the server does", "restart the server")
+            findings.bad("server", "something answers on control.sock, but not as the server does", "restart the server");
         }
         Ok(None) => findings.good("server", "none runs on this data directory"),
     }

@@ -137,8 +137,11 @@ fn dispatch(cli: Cli) -> Done {
         Command::Models(models) => models.run(&desk),
         Command::Doctor => doctor::run(&desk),
         Command::Migrate => desk.with_storage(async |room| migrate::run(&room).await),
-        Command::Openapi => pages::openapi(&desk),
-        Command::Completions(completions) => completions.run(&desk, &mut Cli::command()),
+        Command::Openapi => pages::openapi(),
+        Command::Completions(completions) => {
+            completions.run(Cli::command());
+            Ok(())
+        }
         Command::Man(man) => man.run(&desk, Cli::command()),
     }
 }
@@ -209,10 +212,10 @@ async fn every<T: utoipa::ToSchema, F: Future<Output = crate::error::Result<List
     let mut rows = Vec::new();
     let mut next = Page::first(Page::LIMIT_MAX, Order::Asc);
     loop {
-        let list = page(next.clone()).await?;
-        rows.extend(list.data);
-        match list.last_id {
-            Some(last) if list.has_more => next.after = Some(last),
+        let found = page(next.clone()).await?;
+        rows.extend(found.data);
+        match found.last_id {
+            Some(id) if found.has_more => next.after = Some(id),
             _ => return Ok(rows),
         }
     }

@@ -41,7 +41,7 @@ impl Out {
     /// A line for people, coloured on a terminal.
     pub(super) fn toned(self, tone: Tone, text: impl AsRef<str>) {
         if !self.json && !self.quiet {
-            self.write(&self.paint(tone, text.as_ref()));
+            write(&self.paint(tone, text.as_ref()));
         }
     }
 
@@ -61,7 +61,7 @@ impl Out {
     /// A secret or an id that scripts take: alone on its line, and all that `--quiet` leaves.
     pub(super) fn secret(self, text: &str) {
         if !self.json {
-            self.write(text);
+            write(text);
         }
     }
 
@@ -69,7 +69,7 @@ impl Out {
     pub(super) fn value(self, value: &impl Serialize) {
         if self.json {
             match serde_json::to_string_pretty(value) {
-                Ok(text) => self.write(&text),
+                Ok(text) => write(&text),
                 Err(error) => eprintln!("error: the result could not be written as JSON: {error}"),
             }
         }
@@ -93,7 +93,7 @@ impl Out {
         }
         if self.quiet {
             // The first column is what names a row, for scripts to loop over.
-            values.iter().filter_map(|value| row(value).into_iter().next()).for_each(|name| self.write(&plain(&name)));
+            values.iter().filter_map(|value| row(value).into_iter().next()).for_each(|name| write(&plain(&name)));
             return;
         }
         if values.is_empty() {
@@ -123,20 +123,19 @@ impl Out {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
         for line in table.to_string().lines() {
-            self.write(line.trim_end());
+            write(line.trim_end());
         }
     }
+}
 
-    /// Text as it is, such as a document or a script.
-    pub(super) fn raw(self, bytes: &[u8]) {
-        let mut stdout = io::stdout().lock();
-        finish(stdout.write_all(bytes).and_then(|()| stdout.flush()));
-    }
+/// Text as it is, such as a document or a script.
+pub(super) fn raw(bytes: &[u8]) {
+    let mut stdout = io::stdout().lock();
+    finish(stdout.write_all(bytes).and_then(|()| stdout.flush()));
+}
 
-    fn write(self, line: &str) {
-        let mut stdout = io::stdout().lock();
-        finish(writeln!(stdout, "{line}").and_then(|()| stdout.flush()));
-    }
+fn write(line: &str) {
+    raw(format!("{line}\n").as_bytes());
 }
 
 /// An error, on stderr.

@@ -3,6 +3,7 @@
 use super::{
     Desk,
     failure::{Done, Failure},
+    out,
 };
 use clap::Args;
 use clap_complete::Shell;
@@ -22,11 +23,10 @@ pub(super) struct Man {
 }
 
 impl Completions {
-    pub(super) fn run(self, desk: &Desk, command: &mut clap::Command) -> Done {
+    pub(super) fn run(self, mut command: clap::Command) {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, command, "nimblesite", &mut script);
-        desk.out.raw(&script);
-        Ok(())
+        clap_complete::generate(self.shell, &mut command, "nimblesite", &mut script);
+        out::raw(&script);
     }
 }
 
@@ -41,15 +41,15 @@ impl Man {
         }
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page).map_err(|error| Failure::io("the page could not be made", &error))?;
-        desk.out.raw(&page);
+        out::raw(&page);
         Ok(())
     }
 }
 
 /// The contract's machine form, of this very binary.
-pub(super) fn openapi(desk: &Desk) -> Done {
+pub(super) fn openapi() -> Done {
     let mut document = crate::http::document()?;
     document.push('\n');
-    desk.out.raw(document.as_bytes());
+    out::raw(document.as_bytes());
     Ok(())
 }

@@ -79,13 +79,9 @@ impl User {
             }
             Self::Token { email, ttl } => {
                 let token = storage.user_token_issue(operator, &email, ttl).await?;
-                #[derive(serde::Serialize)]
-                struct Issued<'a> {
-                    token: &'a str,
-                    token_type: &'a str,
-                    expires_in: u64,
-                }
-                out.value(&Issued { token: &token.access_token, token_type: token.token_type, expires_in: token.expires_in });
+                out.value(&serde_json::json!({
+                    "token": token.access_token, "token_type": token.token_type, "expires_in": token.expires_in,
+                }));
                 out.secret(&token.access_token);
                 Ok(())
             }

@@ -292,7 +292,7 @@ mod tests {
         let (config, from) = load("", &env, &[]).unwrap();
         let shown = format!(
             "{config:?} {from:?} {}",
-            from.shown(&config).iter().map(|line| format!("{} {}\n", line.key, line.value)).collect::<String>()
+            from.shown(&config).iter().map(|line| [line.key.as_str(), &line.value].join(" ")).collect::<Vec<_>>().join("\n")
         );
         for secret in ["0123456789abcdefghij", "hunter2", "sk-secret"] {
             assert!(!shown.contains(secret), "{secret}");

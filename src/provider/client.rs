@@ -1,4 +1,5 @@
 //! The one place that sends to vendors, and the only file that names reqwest. A call consumes a proof that its money is set aside.
+#![allow(clippy::disallowed_methods, reason = "this file is reqwest's room")]
 
 use super::{Answer, AnswerLimits, Broken, Decoder, Encoded, Piece, Progress, Refusal, RefusalKind, Wire, echo, refusal};
 use crate::{

@@ -1,4 +1,5 @@
 //! The SQLite engine, and the only folder that names rusqlite and r2d2: a catalog, one file a tenant, and what is known beside them.
+#![allow(clippy::disallowed_methods, reason = "this folder is SQLite's room")]
 
 mod batch;
 mod connection;
