@@ -281,9 +281,11 @@ impl Office {
 /// Puts a mail into the outbox, for the eyes of the operator only: it may hold a token.
 fn file_write(folder: &Path, mail: &[u8]) -> std::io::Result<PathBuf> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    // UUIDv7 names sort by time.
+    // UUIDv7 names sort by time. Renamed when whole, so that nobody reads half a mail.
     let path = folder.join(format!("{}.eml", uuid::Uuid::now_v7()));
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(mail)?;
+    let part = path.with_extension("part");
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?.write_all(mail)?;
+    fs::rename(&part, &path)?;
     Ok(path)
 }
 

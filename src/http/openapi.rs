@@ -90,6 +90,8 @@ fn build<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Result<OpenApi> {
 
 fn about_tag(tag: &str) -> Option<&'static str> {
     Some(match tag {
+        "Accounts" => "People: registration, sign-in, passwords, user tokens.",
+        "Tenants" => "The unit of isolation: one database file each.",
         "Chat" => "Talk with an agent: one request a turn, plain or streamed.",
         "Configs" => "Agents: prompt, model, tools; every write makes a version.",
         "Conversations" => "What was said.",

@@ -1,11 +1,15 @@
 //! What each endpoint does: one file a resource. A handler parses, asks storage or the agent, and replies; it decides nothing else.
 
+mod auth;
 mod configs;
 mod conversations;
 mod health;
+mod keys;
 mod logs;
+mod members;
 mod models;
 mod pages;
+mod tenants;
 mod usage;
 mod wallet;
 
@@ -14,6 +18,10 @@ use super::endpoint::Endpoint;
 /// Every endpoint of the server, in the order of the documentation.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let resources = [
+        auth::endpoints(),
+        tenants::endpoints(),
+        keys::endpoints(),
+        members::endpoints(),
         configs::endpoints(),
         conversations::endpoints(),
         models::endpoints(),

@@ -1,0 +1,92 @@
+//! Tenants: a user makes and lists them; a key reads, changes and deletes its own.
+
+use crate::{
+    http::{
+        call::{Reply, TenantCall, UserCall},
+        endpoint::{Answer, Endpoint, Handler},
+    },
+    model::{List, MeTenant, Order, Role, Tenant, TenantCreated, TenantPatch},
+};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+/// What a new tenant should be.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct TenantInput {
+    /// 1–200 characters; need not be unique.
+    name: String,
+}
+
+/// That the tenant should really go.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct TenantDeleteInput {
+    /// The tenant's name, exactly as it is.
+    confirm: String,
+}
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("TenantCreate", "POST", "/api/v1/tenants", Handler::User(create))
+            .about("Tenants", "Make a tenant and its first key")
+            .describe("The maker becomes its owner. The key is shown this once. The balance starts at zero.")
+            .body::<TenantInput>()
+            .answers::<TenantCreated>(201)
+            .errors(&["conflict", "too_many_checks", "disk_full"]),
+        Endpoint::new("TenantList", "GET", "/api/v1/tenants", Handler::User(list))
+            .about("Tenants", "The tenants that the user belongs to")
+            .paged()
+            .answers::<List<MeTenant>>(200),
+        Endpoint::new("TenantGet", "GET", "/api/v1/tenant", Handler::Tenant(Role::Viewer, get))
+            .about("Tenants", "The key's own tenant")
+            .answers::<Tenant>(200),
+        Endpoint::new("TenantUpdate", "PATCH", "/api/v1/tenant", Handler::Tenant(Role::Owner, update))
+            .about("Tenants", "Change the tenant's name or time zone")
+            .body::<TenantPatch>()
+            .answers::<Tenant>(200),
+        Endpoint::new("TenantDelete", "DELETE", "/api/v1/tenant", Handler::Tenant(Role::Owner, delete))
+            .about("Tenants", "Delete the tenant: every byte of it, at once")
+            .describe("Its keys stop working, its configs, conversations, logs and ledger are gone. Nothing can bring them back.")
+            .body::<TenantDeleteInput>()
+            .answers_raw(204, "")
+            .errors(&["conflict"]),
+    ]
+}
+
+fn create(call: UserCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let input: TenantInput = call.request.json()?;
+        let made = call.app.storage.tenant_create(&call.who, &input.name).await?;
+        Ok(Reply::created(&made)?.with_header("cache-control", "no-store"))
+    })
+}
+
+fn list(call: UserCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let page = call.request.page(Order::Desc)?;
+        Reply::ok(&call.app.storage.tenant_list(&call.who, page).await?)
+    })
+}
+
+fn get(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move { Reply::ok(&call.app.storage.tenant_read(&call.who).await?) })
+}
+
+fn update(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let patch: TenantPatch = call.request.json()?;
+        Reply::ok(&call.app.storage.tenant_update(&call.who, patch).await?)
+    })
+}
+
+fn delete(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let TenantCall { app, who, store, request } = call;
+        let input: TenantDeleteInput = request.json()?;
+        // A store keeps the file open, and it is the file that goes.
+        drop(store);
+        app.storage.tenant_delete(&who, &input.confirm).await?;
+        Ok(Reply::Nothing)
+    })
+}
