@@ -171,6 +171,8 @@ limits! {
     connections_max: count = 4_096;
     /// Requests running at once on one HTTP/2 connection.
     connection_streams_max: count = 100;
+    /// How often the TLS files are looked at for a change.
+    tls_check_ms: ms = Duration::from_secs(10);
     /// Time to send all request headers.
     header_timeout_ms: ms = Duration::from_secs(15);
     /// Time to send the request body.

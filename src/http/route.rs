@@ -32,7 +32,7 @@ pub fn table() -> Result<&'static Table> {
 }
 
 impl Table {
-    fn new(endpoints: Vec<Endpoint>) -> Result<Self> {
+    pub(super) fn new(endpoints: Vec<Endpoint>) -> Result<Self> {
         let (mut router, mut places, mut order) = (matchit::Router::new(), Vec::<Place>::new(), Vec::new());
         for endpoint in endpoints {
             let known = places.iter().position(|place| place.endpoints.iter().any(|other| other.path == endpoint.path));

@@ -9,9 +9,6 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{path::Path, sync::Arc, time::Duration, time::SystemTime};
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
-/// How often the files' times are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-
 /// The certificate in force.
 pub(super) struct Certificate {
     files: Tls,
@@ -29,10 +26,10 @@ impl Certificate {
     }
 
     /// Looks for new files for ever. Files that cannot be used are told of and leave the old certificate in force.
-    pub(super) async fn follow(&self) {
+    pub(super) async fn follow(&self, every: Duration) {
         let mut known = times(&self.files);
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(every).await;
             let now = times(&self.files);
             if now == known {
                 continue;

@@ -14,7 +14,7 @@
 )]
 
 mod fake_provider;
-mod harness;
-
 mod fake_provider_test;
+mod harness;
+mod http;
 mod seed;

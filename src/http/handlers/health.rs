@@ -53,6 +53,11 @@ fn readyz(call: OpenCall<'_>) -> Answer<'_> {
         if call.app.stopping.is_cancelled() {
             return Err(Error::ShuttingDown);
         }
+        let floor = u64::try_from(call.app.config.limits.disk_free_bytes_min).unwrap_or(u64::MAX);
+        if call.app.storage.disk_free_bytes()? < floor {
+            return Err(Error::DiskFull);
+        }
+        call.app.storage.ready().await?;
         Reply::ok(&Health { status: "ok" })
     })
 }
