@@ -3,7 +3,7 @@
 //! Money rule: every class of tokens has its own rate, a cost is rounded up once, to the nano-dollar.
 
 use crate::{
-    model::{ModelCard, Rates, Usage},
+    model::{ModelCard, ModelFacts, Rates, Usage},
     money::{Money, RATE_TOKENS_PER_NANO, Rate},
 };
 use serde::Deserialize;
@@ -35,26 +35,6 @@ pub struct CardRow {
     pub source: String,
     /// The day they were true.
     pub as_of: String,
-}
-
-/// Facts about a model that decide what may be sent to it; `data/models.toml` explains each.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct ModelFacts {
-    /// Wants `max_completion_tokens`; takes sampling parameters with effort `none` only, if at all.
-    pub reasoning: bool,
-    /// Function tools need `reasoning_effort` sent as `none`.
-    pub tools_effort_none: bool,
-    /// Takes no function tools on Chat Completions.
-    pub tools_refused: bool,
-    /// Refuses any `temperature`, `top_p`, `top_k` but the default.
-    pub sampling_refused: bool,
-    /// Refuses a `tool_choice` that forces a tool.
-    pub forced_tools_refused: bool,
-    /// Thinking blocks are valid only behind the very same system prompt, tools and earlier messages.
-    pub thinking_bound: bool,
-    /// Thinks unless told otherwise; thinking counts as output.
-    pub thinking_default: bool,
 }
 
 impl CardRow {

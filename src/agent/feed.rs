@@ -40,7 +40,9 @@ impl Event {
         AROUND
             + match self {
                 Self::Delta(text) => text.len(),
-                Self::ToolCall(call) => call.id.len() + call.name.len() + serde_json::to_string(&call.arguments).map_or(0, |text| text.len()),
+                Self::ToolCall(call) => {
+                    call.id.len() + call.name.len() + serde_json::to_string(&call.arguments).map_or(0, |text| text.len())
+                }
                 Self::Completed(answer) => answer.response.as_ref().map_or(0, String::len),
                 Self::Started { .. } | Self::Failed(_) => 0,
             }
@@ -96,6 +98,11 @@ impl Feed {
     /// About what the events weigh in memory, in bytes.
     pub fn bytes(&self) -> usize {
         self.kept().bytes
+    }
+
+    /// Whether nothing happened yet.
+    pub fn is_empty(&self) -> bool {
+        self.kept().events.is_empty()
     }
 
     /// Whether the last event is in.

@@ -4,10 +4,7 @@ use crate::{
     config::Limits,
     error::{Error, FieldError, Result},
     ids::MessageId,
-    model::{
-        ChatAnswer, ChatInput, Json, Message, Speaker, StoredMessage, ToolCall, ToolResult, ToolResultInput,
-        TurnOutcome,
-    },
+    model::{ChatAnswer, ChatInput, Json, Message, Speaker, StoredMessage, ToolCall, ToolResult, ToolResultInput, TurnOutcome},
     storage::{Admission, NewMessage, OpenTurn},
     template,
 };
@@ -168,7 +165,8 @@ fn replay(results: &[ToolResultInput], open: &OpenTurn) -> Result<Admission<Admi
     let nothing_open = || Error::ToolResultsMismatch {
         errors: vec![FieldError { pointer: "/tool_results".to_owned(), message: "no tool call of this conversation is open".to_owned() }],
     };
-    let (answer, before) = open.history.split_last().filter(|(last, _)| last.message.role == Speaker::Assistant).ok_or_else(nothing_open)?;
+    let (answer, before) =
+        open.history.split_last().filter(|(last, _)| last.message.role == Speaker::Assistant).ok_or_else(nothing_open)?;
     let tail = before.iter().rev().take_while(|stored| stored.message.role == Speaker::Tool).count();
     let answered = &before[before.len() - tail..];
     let calls: Vec<ToolCall> = answered.iter().filter_map(call_of).collect();

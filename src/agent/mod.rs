@@ -1,1 +1,302 @@
-//! The turn.
+//! The agent: what a chat request sets in motion. It asks `storage` for a turn, `wallet` for a bound and `provider` for an answer; it knows no
+//! HTTP.
+//!
+//! - [`turn`]: the pure state machine of a turn;
+//! - [`input`], [`prompt`]: from a request and a conversation to a prompt, pure;
+//! - [`feed`], [`running`]: what is known in memory of the turns that run;
+//! - `drive`: does what the state machine asks for, in a task of its own, so that a lost client loses nothing;
+//! - `settle`: the end of a step, tried until it is stored.
+
+mod drive;
+pub mod feed;
+pub mod input;
+mod prepare;
+pub mod prompt;
+pub mod running;
+mod settle;
+pub mod turn;
+
+use crate::{
+    clock::Clock,
+    config::{Limits, ProviderConfig},
+    error::{Error, Result},
+    ids::*,
+    metrics::Metrics,
+    model::{ChatAnswer, ChatInput, OnBusy, TurnOutcome},
+    provider::client::Client,
+    rates::RateCard,
+    storage::{Claim, Opened, Principal, Storage, TenantStore, TurnAsk},
+    template,
+};
+use arc_swap::ArcSwap;
+use feed::{Event, Feed, Follower};
+use running::Running;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+/// What runs turns. Cheap to clone.
+#[derive(Clone)]
+pub struct Agent {
+    inner: Arc<Inner>,
+}
+
+/// What an [`Agent`] is made of.
+pub struct Parts {
+    /// The only door to data.
+    pub storage: Storage,
+    /// The only way to a vendor.
+    pub client: Client,
+    /// The rate card in force.
+    pub rates: Arc<ArcSwap<RateCard>>,
+    /// Providers by name.
+    pub providers: BTreeMap<String, ProviderConfig>,
+    /// Every limit.
+    pub limits: Limits,
+    /// The time.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Cancelled when the server begins to stop.
+    pub stopping: CancellationToken,
+}
+
+struct Inner {
+    parts: Parts,
+    running: Arc<Running>,
+    /// Models closed for all tenants: provider, model, and the fingerprint of the rate card's row under which they were.
+    closed: Mutex<HashSet<(String, String, String)>>,
+    /// Tenants with a step that could not be settled yet: no new hold until it is.
+    unsettled: Mutex<HashMap<TenantId, usize>>,
+}
+
+/// A chat request whose key was proved.
+pub struct Chat {
+    /// Who asks.
+    pub who: Principal,
+    /// The way to the tenant's data.
+    pub store: TenantStore,
+    /// On which config.
+    pub config: ConfigId,
+    /// What.
+    pub input: ChatInput,
+    /// The Idempotency-Key header.
+    pub idempotency_key: Option<String>,
+    /// The HTTP request.
+    pub request: RequestId,
+    /// When its head had arrived.
+    pub arrived: Instant,
+}
+
+/// The way to a turn's events.
+pub struct Reading {
+    /// The events, from the first.
+    pub follower: Follower,
+    /// The turn.
+    pub turn: TurnId,
+    /// Whether the answer was given before.
+    pub replayed: bool,
+}
+
+/// How long a stop waits for cancelled turns to settle.
+const SETTLE_GRACE: Duration = Duration::from_secs(5);
+/// How often a stop looks whether all turns have ended.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
+
+impl Agent {
+    /// An agent that runs nothing yet.
+    pub fn new(parts: Parts) -> Self {
+        let running = Running::new(&parts.limits);
+        Self { inner: Arc::new(Inner { parts, running, closed: Mutex::default(), unsettled: Mutex::default() }) }
+    }
+
+    /// Reads what an earlier life of the server learnt of its vendors.
+    pub async fn start(&self) -> Result<()> {
+        let closed = self.parts().storage.breaches_closed().await?;
+        lock(&self.inner.closed).extend(closed);
+        Ok(())
+    }
+
+    fn parts(&self) -> &Parts {
+        &self.inner.parts
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.inner.parts.limits
+    }
+
+    /// Begins a turn, or finds the answer that this request was given before. The turn runs to its end whether or not anyone reads it.
+    ///
+    /// Fails with whatever refuses the request before a turn is open; then no row of it stays. A refusal by the wallet comes as the first event.
+    pub async fn chat(&self, chat: Chat) -> Result<Reading> {
+        let agent = self.clone();
+        // A task of its own from the first write on: a client that goes away must not leave a turn open that nobody drives.
+        tokio::spawn(async move { agent.begin(chat).await }).await.map_err(Error::internal)?
+    }
+
+    async fn begin(self, chat: Chat) -> Result<Reading> {
+        let (limits, running, tenant) = (self.limits(), &self.inner.running, chat.who.tenant_id());
+        if self.parts().stopping.is_cancelled() {
+            return Err(Error::ShuttingDown);
+        }
+        if chat.who.suspended() {
+            return Err(Error::TenantSuspended);
+        }
+        input::check(&chat.input, limits)?;
+        let claim = claim_of(&chat, limits)?;
+        self.disk_check()?;
+        let slot = running.slot(tenant)?;
+        let claim_guard = claim.as_ref().map(|claim| running.claim(tenant, &chat.config.to_string(), claim)).transpose()?;
+        let conversation = chat.input.conversation_id.unwrap_or_else(ConversationId::new);
+        let wait = match chat.input.on_busy {
+            OnBusy::Queue => limits.conversation_wait_ms,
+            OnBusy::Reject => Duration::ZERO,
+        };
+        let busy = Error::ConversationBusy { retry_after: Duration::from_secs(1) };
+        let conversation_guard = running.conversation(tenant, conversation, wait).await.ok_or(busy)?;
+        let opened = chat.store.turn_open(turn_ask(&chat, conversation, claim), self.admission(&chat)).await?;
+        match opened {
+            Opened::Replay(outcome, turn) => Ok(replayed(outcome, turn)),
+            Opened::Running(open, admitted) => {
+                let turn = open.turn;
+                let guard = running.turn_begin(tenant, turn);
+                let follower = Follower::new(Arc::clone(&guard.entry.feed));
+                let drive = drive::Drive {
+                    who: chat.who,
+                    store: chat.store,
+                    metadata: chat.input.metadata.filter(|_| !open.conversation_is_new),
+                    open,
+                    admitted,
+                    arrived: chat.arrived,
+                    guard,
+                    _held: (slot, claim_guard, conversation_guard),
+                };
+                tokio::spawn(self.drive(drive));
+                Ok(Reading { follower, turn, replayed: false })
+            }
+        }
+    }
+
+    /// What is checked inside the transaction that opens the turn.
+    fn admission(
+        &self,
+        chat: &Chat,
+    ) -> impl Fn(&crate::storage::OpenTurn) -> Result<crate::storage::Admission<input::Admitted>> + Send + 'static {
+        let (input, who, bytes_max) = (chat.input.clone(), chat.who.clone(), self.limits().rendered_prompt_bytes_max);
+        let date = self.parts().clock.now().date_in(who.time_zone());
+        move |open| {
+            let built_ins = template::BuiltIns { tenant_name: who.tenant_name(), agent_name: &open.config.name, date: &date };
+            let system = template::render(&open.config.system_prompt, &built_ins, &open.template_vars, bytes_max)?;
+            input::admit(&input, open, system)
+        }
+    }
+
+    /// No turn starts on a disk that may not hold its answer.
+    fn disk_check(&self) -> Result<()> {
+        let free = self.parts().storage.disk_free_bytes()?;
+        if free < self.limits().disk_free_bytes_min as u64 { Err(Error::DiskFull) } else { Ok(()) }
+    }
+
+    /// Follows a turn of this tenant that runs or ended not long ago, from behind an event's sequence number.
+    pub fn turn_follow(&self, who: &Principal, turn: TurnId, after: usize) -> Result<Follower> {
+        let entry = self.inner.running.turn_find(who.tenant_id(), turn).ok_or_else(|| Error::not_found("turn", turn))?;
+        Ok(Follower::after(Arc::clone(&entry.feed), after))
+    }
+
+    /// Stops a turn and waits for its end; answers whether it still ran.
+    pub async fn turn_cancel(&self, who: &Principal, turn: TurnId) -> Result<bool> {
+        let entry = self.inner.running.turn_find(who.tenant_id(), turn).ok_or_else(|| Error::not_found("turn", turn))?;
+        let ran = !entry.feed.is_over();
+        entry.cancel.cancel();
+        let mut follower = Follower::new(Arc::clone(&entry.feed));
+        let ended = async { while follower.next().await.is_some() {} };
+        // What does not end in time is still cancelled; its settle goes on.
+        let _ = tokio::time::timeout(SETTLE_GRACE, ended).await;
+        Ok(ran)
+    }
+
+    /// Stops every turn of a tenant and waits for their end, before the tenant is deleted.
+    pub async fn tenant_cancel(&self, tenant: TenantId) {
+        self.inner.running.cancel_tenant(tenant);
+        let ended = async {
+            while self.inner.running.tenant_turns(tenant) > 0 {
+                tokio::time::sleep(DRAIN_STEP).await;
+            }
+        };
+        let _ = tokio::time::timeout(SETTLE_GRACE, ended).await;
+    }
+
+    /// Waits for running turns, then cancels what still runs and lets it settle. Answers how many turns had to be cancelled.
+    pub async fn drain(&self) -> usize {
+        let running = &self.inner.running;
+        let none_left = || async {
+            while running.turns_running() > 0 {
+                tokio::time::sleep(DRAIN_STEP).await;
+            }
+        };
+        if tokio::time::timeout(self.limits().shutdown_ms, none_left()).await.is_ok() {
+            return 0;
+        }
+        let cancelled = running.turns_running();
+        running.cancel_all();
+        let _ = tokio::time::timeout(SETTLE_GRACE, none_left()).await;
+        cancelled
+    }
+
+    /// How many turns run.
+    pub fn turns_running(&self) -> usize {
+        self.inner.running.turns_running()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Changed by single calls only; a panic elsewhere leaves it whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn turn_ask(chat: &Chat, conversation: ConversationId, claim: Option<Claim>) -> TurnAsk {
+    TurnAsk {
+        turn: TurnId::new(),
+        request: chat.request,
+        who: chat.who.clone(),
+        config: chat.config,
+        conversation,
+        conversation_is_new: chat.input.conversation_id.is_none(),
+        title: input::title(&chat.input),
+        metadata: chat.input.metadata.clone().unwrap_or_default(),
+        end_user: chat.input.user.clone(),
+        template_vars: chat.input.template_vars.clone().unwrap_or_default(),
+        claim,
+    }
+}
+
+/// The idempotency key with a hash of all that the request says, its mode included.
+fn claim_of(chat: &Chat, limits: &Limits) -> Result<Option<Claim>> {
+    let Some(key) = &chat.idempotency_key else { return Ok(None) };
+    if key.is_empty() || key.len() > limits.idempotency_key_bytes_max || !key.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        let message = format!("expected 1–{} printable ASCII characters", limits.idempotency_key_bytes_max);
+        return Err(Error::invalid("Idempotency-Key", message));
+    }
+    let body = serde_json::to_vec(&chat.input).map_err(Error::internal)?;
+    Ok(Some(Claim { key: key.clone(), fingerprint: blake3::hash(&body).to_hex()[..32].to_owned() }))
+}
+
+/// The events of an answer that was given before.
+fn replayed(outcome: TurnOutcome, turn: TurnId) -> Reading {
+    let events = match outcome {
+        TurnOutcome::Answered(answer) => answered_events(Arc::from(answer)),
+        TurnOutcome::Failed(failure) => vec![Event::Failed(failure.into())],
+    };
+    Reading { follower: Follower::new(Feed::replayed(events)), turn, replayed: true }
+}
+
+fn answered_events(answer: Arc<ChatAnswer>) -> Vec<Event> {
+    let mut events = vec![Event::Started { conversation_id: answer.conversation_id, turn_id: answer.turn_id }];
+    events.extend(answer.response.as_deref().filter(|text| !text.is_empty()).map(|text| Event::Delta(text.into())));
+    events.extend(answer.tool_calls.iter().map(|call| Event::ToolCall(Arc::new(call.clone()))));
+    events.push(Event::Completed(answer));
+    events
+}

@@ -245,7 +245,8 @@ mod tests {
     #[test]
     fn thinking_is_kept_as_long_as_its_prefix_is_the_same() {
         let seal_of = |system: &str, history: &[StoredMessage], text: &str| {
-            let hashes: Vec<_> = history.iter().filter(|one| one.message.role == Speaker::Assistant).map(|one| one.prefix_hash.clone()).collect();
+            let hashes: Vec<_> =
+                history.iter().filter(|one| one.message.role == Speaker::Assistant).map(|one| one.prefix_hash.clone()).collect();
             let mut messages = Exchanges::new(history, &said(text)).fit(0, u64::MAX, true).messages;
             let hash = seal(system, &[], &mut messages, &hashes);
             let kept = messages.iter().filter(|message| matches!(message, PromptMessage::Assistant { keep_thinking: true, .. })).count();

@@ -82,7 +82,12 @@ impl Running {
     }
 
     /// Waits for a conversation, first come first served; nothing when it did not come free within `wait`.
-    pub async fn conversation(self: &Arc<Self>, tenant: TenantId, conversation: ConversationId, wait: Duration) -> Option<ConversationGuard> {
+    pub async fn conversation(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        conversation: ConversationId,
+        wait: Duration,
+    ) -> Option<ConversationGuard> {
         let key = (tenant, conversation);
         let gate = Arc::clone(lock(&self.conversations).entry(key).or_insert_with(|| Arc::new(Semaphore::new(1))));
         let permit = match Arc::clone(&gate).try_acquire_owned() {
@@ -127,6 +132,11 @@ impl Running {
         lock(&self.turns).values().filter(|kept| kept.ended.is_none()).count()
     }
 
+    /// How many of a tenant's turns run.
+    pub fn tenant_turns(&self, tenant: TenantId) -> usize {
+        lock(&self.turns).iter().filter(|((of, _), kept)| *of == tenant && kept.ended.is_none()).count()
+    }
+
     /// Cancels every turn that runs.
     pub fn cancel_all(&self) {
         for kept in lock(&self.turns).values().filter(|kept| kept.ended.is_none()) {
@@ -151,10 +161,8 @@ impl Running {
         } else if let Some(kept) = turns.get_mut(&key) {
             kept.ended = Some(now);
         }
-        let mut ended: Vec<_> = turns
-            .iter()
-            .filter_map(|(key, kept)| kept.ended.map(|ended| (ended, *key, kept.entry.feed.bytes())))
-            .collect();
+        let mut ended: Vec<_> =
+            turns.iter().filter_map(|(key, kept)| kept.ended.map(|ended| (ended, *key, kept.entry.feed.bytes()))).collect();
         let mut bytes: usize = ended.iter().map(|(.., bytes)| bytes).sum();
         if bytes > self.limits.turn_replay_total_bytes_max || ended.len() % 64 == 0 {
             ended.sort_unstable_by_key(|(ended, ..)| *ended);

@@ -200,12 +200,7 @@ mod tests {
     }
 
     fn refused(kind: RefusalKind, retry_after: Option<u64>) -> Happened {
-        Happened::Refused(Refusal {
-            kind,
-            status: Some(500),
-            message: "no".to_owned(),
-            retry_after: retry_after.map(Duration::from_secs),
-        })
+        Happened::Refused(Refusal { kind, status: Some(500), message: "no".to_owned(), retry_after: retry_after.map(Duration::from_secs) })
     }
 
     fn called(name: &str, shrink: u32) -> Ask {

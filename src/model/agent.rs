@@ -44,8 +44,7 @@ pub struct ModelRef {
 }
 
 /// How a model wants to be asked, where that differs between models of one wire. From the rate card; all false is the plain case.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ModelFacts {
     /// OpenAI: takes `max_completion_tokens`, and sampling parameters only with reasoning effort `none`, if at all.
     pub reasoning: bool,

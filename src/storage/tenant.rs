@@ -69,6 +69,11 @@ impl TenantStore {
         tokio::task::spawn_blocking(move || engine.copy_to(Place::Tenant(tenant), &target)).await.map_err(Error::internal)?
     }
 
+    /// The time, by the clock that this tenant's rows are stamped with.
+    pub fn now(&self) -> crate::clock::Time {
+        self.clock.now()
+    }
+
     /// The size of this tenant's database in bytes.
     pub async fn size_bytes(&self) -> Result<u64> {
         let (engine, tenant) = (Arc::clone(&self.engine), self.tenant);

@@ -70,6 +70,11 @@ impl Hold {
     pub(super) fn settled(mut self) {
         self.store = None;
     }
+
+    /// Gives up a hold that was found to be ended already: there is no money to give back.
+    pub fn abandon(self) {
+        self.settled();
+    }
 }
 
 impl Drop for Hold {

@@ -1,0 +1,289 @@
+//! The end of a step: what it costs, what it stores, and the storing itself, tried from memory until it is done.
+
+use super::{Agent, drive::Drive, lock, prompt::BYTES_PER_TOKEN};
+use crate::{
+    error::{Error, Result},
+    ids::*,
+    model::{ChatAnswer, ContextReport, FinishReason, Json, LogEvent, LogRow, Speaker, TurnFailure, Usage},
+    money::Money,
+    provider::{
+        Answer,
+        client::{Ended, Outcome},
+    },
+    storage::{Hold, Kept, NewAnswer, NewMessage, Settled, Step, StepEnd},
+    wallet,
+};
+use std::{sync::Arc, time::Duration};
+
+/// The wait before a settle is tried again; it doubles up to [`WAIT_MAX`].
+const WAIT: Duration = Duration::from_millis(50);
+/// The longest wait between two tries.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// What a call costs.
+#[derive(Debug, Clone)]
+pub(super) struct Bill {
+    /// What was used, as reported or estimated; nothing for a call that was not accepted.
+    usage: Option<Usage>,
+    estimated: bool,
+    /// What the tenant pays.
+    charge: Money,
+    /// What falls to the operator because the vendor reported more than the bound.
+    breach: Option<Money>,
+}
+
+impl Bill {
+    /// Charges what the vendor reported; where its report is missing and the call may have been accepted, an estimate of what was sent and
+    /// received. Never more than the hold.
+    pub(super) fn of(ended: &Ended, hold: &Hold, sent_bytes: u64) -> Self {
+        let estimate = || {
+            let reported = ended.progress.usage.unwrap_or_default();
+            let output_tokens = reported.output_tokens.max(ended.progress.output_bytes.div_ceil(BYTES_PER_TOKEN));
+            let input = if reported.input_total() == 0 { sent_bytes.div_ceil(BYTES_PER_TOKEN) } else { reported.input_tokens };
+            Usage { input_tokens: input, output_tokens, ..reported }
+        };
+        let (usage, estimated) = match &ended.outcome {
+            Outcome::Answered(Answer { usage: Some(usage), .. }) => (*usage, false),
+            Outcome::Answered(_) => (estimate(), true),
+            Outcome::Broken(_) | Outcome::Cancelled if ended.sent => (estimate(), true),
+            _ => return Self { usage: None, estimated: false, charge: Money::ZERO, breach: None },
+        };
+        let (charge, breach) = wallet::charge(hold.row().cost(usage), hold.amount());
+        // An estimate is ours, not the vendor's word: cut to the hold, it accuses nobody.
+        Self { usage: Some(usage), estimated, charge, breach: breach.filter(|_| !estimated) }
+    }
+
+    /// The step of a call that was not accepted and is followed by another.
+    pub(super) fn released(&self, drive: &Drive) -> Step {
+        Step {
+            turn: drive.open.turn,
+            conversation: drive.open.conversation,
+            charge: self.charge,
+            usage: self.usage,
+            estimated: self.estimated,
+            breached: self.breach.is_some(),
+            end: None,
+            logs: Vec::new(),
+        }
+    }
+}
+
+/// The step of a call that was answered.
+pub(super) fn answered(
+    drive: &Drive,
+    hold: &Hold,
+    bill: &Bill,
+    ended: &Ended,
+    answer: Answer,
+    prefix_hash: String,
+    context: ContextReport,
+) -> Step {
+    let usage = bill.usage.unwrap_or_default();
+    let message_id = MessageId::new();
+    let finish = match answer.finish {
+        // Calls that a length cut away are not handed over.
+        FinishReason::ToolCalls if answer.calls.is_empty() => FinishReason::Stop,
+        _ if !answer.calls.is_empty() => FinishReason::ToolCalls,
+        other => other,
+    };
+    let chat = ChatAnswer {
+        response: answer.text.clone().or_else(|| answer.calls.is_empty().then(String::new)),
+        conversation_id: drive.open.conversation,
+        tool_calls: answer.calls.clone(),
+        message_id,
+        turn_id: drive.open.turn,
+        finish_reason: finish,
+        model: hold.model().clone(),
+        usage,
+        cost: bill.charge,
+        balance: Money::ZERO,
+        max_tokens_applied: hold.output_tokens(),
+        context,
+    };
+    let mut messages = drive.admitted.messages();
+    messages.push(NewMessage {
+        id: message_id,
+        role: Speaker::Assistant,
+        content: chat.response.clone().map_or(Json::Null, Json::String),
+        result_of: None,
+        answer: Some(Box::new(NewAnswer {
+            calls: answer.calls.clone(),
+            model: hold.model().clone(),
+            config_version: drive.open.config_version,
+            raw: answer.raw,
+            prefix_hash,
+            finish,
+            usage,
+            cost: bill.charge,
+        })),
+    });
+    let kept =
+        Kept { messages, open_calls: answer.calls, template_vars: drive.open.template_vars.clone(), metadata: drive.metadata.clone() };
+    let row = log_row(drive, Some((hold, bill, ended)), 200, None, None);
+    step(drive, Some(bill), StepEnd::Answered { answer: Box::new(chat), kept: Box::new(kept) }, row, Some(hold))
+}
+
+/// The last step of a turn without an answer.
+pub(super) fn failed(drive: &Drive, call: Option<(&Hold, &Bill, &Ended)>, failure: TurnFailure) -> Step {
+    let (status, code) = failure.log_code();
+    // The message is not kept in the conversation, so the log keeps it.
+    let detail = drive.admitted.text.as_ref().map(|text| format!("Not kept: {text}"));
+    let row = log_row(drive, call, status, Some(code), detail);
+    step(drive, call.map(|(_, bill, _)| bill), StepEnd::Failed(failure), row, call.map(|(hold, ..)| hold))
+}
+
+fn step(drive: &Drive, bill: Option<&Bill>, end: StepEnd, row: LogRow, hold: Option<&Hold>) -> Step {
+    let breach = bill.and_then(|bill| bill.breach);
+    let mut logs = vec![row];
+    if let (Some(breach), Some(hold)) = (breach, hold) {
+        let detail = format!(
+            "The vendor reported more than the bound of ${}. You paid the bound; the model is closed until its price is checked.",
+            hold.amount()
+        );
+        let row = LogRow {
+            id: LogId::new(),
+            event: LogEvent::HoldBreach,
+            operator_cost: Some(breach),
+            detail: Some(detail),
+            cost: None,
+            usage: None,
+            ..logs[0].clone()
+        };
+        logs.push(row);
+    }
+    Step {
+        turn: drive.open.turn,
+        conversation: drive.open.conversation,
+        charge: bill.map_or(Money::ZERO, |bill| bill.charge),
+        usage: bill.and_then(|bill| bill.usage),
+        estimated: bill.is_some_and(|bill| bill.estimated),
+        breached: breach.is_some(),
+        end: Some(end),
+        logs,
+    }
+}
+
+fn log_row(drive: &Drive, call: Option<(&Hold, &Bill, &Ended)>, status: u16, code: Option<&str>, detail: Option<String>) -> LogRow {
+    let ms = |while_: Duration| u64::try_from(while_.as_millis()).unwrap_or(u64::MAX);
+    let model = call.map_or_else(|| drive.open.config.model_config.primary(), |(hold, ..)| hold.model().clone());
+    LogRow {
+        id: LogId::new(),
+        turn_id: Some(drive.open.turn),
+        step: Some(1),
+        created_at: drive.store.now(),
+        key_id: Some(drive.who.key_id()),
+        user_id: Some(drive.who.user_id()),
+        config_id: Some(drive.open.config_id),
+        conversation_id: Some(drive.open.conversation),
+        event: LogEvent::Step,
+        status,
+        code: code.map(str::to_owned),
+        provider: Some(model.provider),
+        model: Some(model.model),
+        usage: call.and_then(|(_, bill, _)| bill.usage),
+        cost: call.map(|(_, bill, _)| bill.charge),
+        estimated: call.is_some_and(|(_, bill, _)| bill.estimated),
+        latency_ms: Some(ms(drive.arrived.elapsed())),
+        provider_ms: call.map(|(.., ended)| ms(ended.total)),
+        time_to_first_token_ms: call.and_then(|(.., ended)| ended.first_byte).map(ms),
+        request_id: Some(drive.open.request),
+        operator_cost: None,
+        detail,
+    }
+}
+
+impl Agent {
+    /// Stores a step, trying again from memory while the machine fails; meanwhile the tenant gets no new hold. Content that cannot be stored
+    /// does not keep charge and log from being stored.
+    pub(super) async fn settle(&self, drive: &Drive, mut hold: Hold, mut step: Arc<Step>) -> Result<Settled> {
+        let mut waiting = None;
+        let mut wait = WAIT;
+        loop {
+            let error = match drive.store.step_settle(hold, Arc::clone(&step)).await {
+                Ok(settled) => {
+                    self.parts().metrics.step(if step.end.is_some() { "ended" } else { "released" });
+                    return Ok(settled);
+                }
+                Err((error, back)) => {
+                    hold = back;
+                    error
+                }
+            };
+            tracing::error!(%error, turn = %drive.open.turn, "a step could not be settled; it is tried again");
+            match (&error, &step.end) {
+                (Error::Conflict { .. }, _) => {
+                    // Ended by someone else, so there is nothing to settle and nothing to give back.
+                    hold.abandon();
+                    return Err(error);
+                }
+                (Error::Internal { .. } | Error::NotFound { .. }, Some(StepEnd::Answered { .. })) => {
+                    let stripped = Step { end: Some(StepEnd::Failed(TurnFailure::Internal)), ..Step::clone(&step) };
+                    step = Arc::new(stripped);
+                }
+                _ => {
+                    if waiting.is_none() {
+                        waiting = Some(Unsettled::new(self, drive.who.tenant_id()));
+                    }
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(WAIT_MAX);
+                }
+            }
+        }
+    }
+
+    /// A vendor that reported more than the bound: told in the log and counted; after three tenants the model is closed for all.
+    pub(super) async fn breach_check(&self, drive: &Drive, hold: &Hold, bill: &Bill) {
+        let Some(breach) = bill.breach else { return };
+        let (model, tenant) = (hold.model(), drive.who.tenant_id());
+        tracing::error!(provider = model.provider, model = model.model, %breach, "a vendor reported more than the bound of its call");
+        self.parts().metrics.hold_breached();
+        match self.parts().storage.breach_note(tenant, model, hold.row()).await {
+            Ok(true) => {
+                let closed = (model.provider.clone(), model.model.clone(), hold.row().fingerprint());
+                lock(&self.inner.closed).insert(closed);
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "a breach could not be noted in the catalog"),
+        }
+    }
+}
+
+/// Ends a turn without a hold, trying again while the machine fails.
+pub(super) async fn settle_failed(drive: &Drive, step: Arc<Step>) -> Result<Settled> {
+    let mut wait = WAIT;
+    loop {
+        match drive.store.turn_fail(Arc::clone(&step)).await {
+            Err(error @ (Error::DiskFull | Error::TenantFull | Error::Overloaded { .. })) => {
+                tracing::error!(%error, turn = %drive.open.turn, "a turn's end could not be stored; it is tried again");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(WAIT_MAX);
+            }
+            settled => return settled,
+        }
+    }
+}
+
+/// Says that a tenant has a step to settle, as long as it lives.
+struct Unsettled<'a> {
+    agent: &'a Agent,
+    tenant: TenantId,
+}
+
+impl<'a> Unsettled<'a> {
+    fn new(agent: &'a Agent, tenant: TenantId) -> Self {
+        *lock(&agent.inner.unsettled).entry(tenant).or_default() += 1;
+        Self { agent, tenant }
+    }
+}
+
+impl Drop for Unsettled<'_> {
+    fn drop(&mut self) {
+        let mut unsettled = lock(&self.agent.inner.unsettled);
+        if let Some(count) = unsettled.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                unsettled.remove(&self.tenant);
+            }
+        }
+    }
+}
