@@ -1,6 +1,15 @@
 //! Everything a request may use, wired once at start.
 
-use crate::{clock::Clock, config::Config, mail::Mailer, metrics::Metrics, provider::client::Client, rates::RateCard, storage::Storage};
+use crate::{
+    agent::{self, Agent},
+    clock::Clock,
+    config::Config,
+    mail::Mailer,
+    metrics::Metrics,
+    provider::client::Client,
+    rates::RateCard,
+    storage::Storage,
+};
 use arc_swap::ArcSwap;
 use std::{ops::Deref, sync::Arc};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +27,7 @@ pub struct Parts {
     /// The only door to data.
     pub storage: Storage,
     /// The rate card in force; replaced when its file changes.
-    pub rates: ArcSwap<RateCard>,
+    pub rates: Arc<ArcSwap<RateCard>>,
     /// The only way to a vendor.
     pub client: Client,
     /// How mails leave.
@@ -30,6 +39,8 @@ pub struct Parts {
 /// The parts, and what they share while they run.
 pub struct Wired {
     parts: Parts,
+    /// What runs turns.
+    pub agent: Agent,
     /// What is counted.
     pub metrics: Metrics,
     /// Cancelled when the server begins to stop: no new turn may start, and whoever waits for something idle may give up.
@@ -53,6 +64,17 @@ impl Deref for Wired {
 impl App {
     /// Wires the parts together.
     pub fn new(parts: Parts) -> Self {
-        Self { inner: Arc::new(Wired { parts, metrics: Metrics::new(), stopping: CancellationToken::new() }) }
+        let (metrics, stopping) = (Metrics::new(), CancellationToken::new());
+        let agent = Agent::new(agent::Parts {
+            storage: parts.storage.clone(),
+            client: parts.client.clone(),
+            rates: Arc::clone(&parts.rates),
+            providers: parts.config.providers.clone(),
+            limits: parts.config.limits.clone(),
+            clock: parts.clock,
+            metrics: metrics.clone(),
+            stopping: stopping.clone(),
+        });
+        Self { inner: Arc::new(Wired { parts, agent, metrics, stopping }) }
     }
 }

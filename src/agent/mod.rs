@@ -148,6 +148,7 @@ impl Agent {
         input::check(&chat.input, limits)?;
         let claim = claim_of(&chat, limits)?;
         self.disk_check()?;
+        chat.store.room_check().await?;
         let slot = running.slot(tenant)?;
         let claim_guard = claim.as_ref().map(|claim| running.claim(tenant, &chat.config.to_string(), claim)).transpose()?;
         let conversation = chat.input.conversation_id.unwrap_or_else(ConversationId::new);
@@ -229,15 +230,15 @@ impl Agent {
         let _ = tokio::time::timeout(SETTLE_GRACE, ended).await;
     }
 
-    /// Waits for running turns, then cancels what still runs and lets it settle. Answers how many turns had to be cancelled.
-    pub async fn drain(&self) -> usize {
+    /// Waits so long for running turns, then cancels what still runs and lets it settle. Answers how many turns had to be cancelled.
+    pub async fn drain(&self, wait: Duration) -> usize {
         let running = &self.inner.running;
         let none_left = || async {
             while running.turns_running() > 0 {
                 tokio::time::sleep(DRAIN_STEP).await;
             }
         };
-        if tokio::time::timeout(self.limits().shutdown_ms, none_left()).await.is_ok() {
+        if tokio::time::timeout(wait, none_left()).await.is_ok() {
             return 0;
         }
         let cancelled = running.turns_running();

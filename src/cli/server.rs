@@ -12,7 +12,7 @@ use crate::{
     storage::{Mode, Storage},
 };
 use arc_swap::ArcSwap;
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -54,8 +54,9 @@ impl Running {
             let url = config.public_url.clone();
             let (client, mailer) = (Client::new(&config.limits)?, Mailer::new(&config.mail, &config.data, &url, &config.limits)?);
             storage.tenants_finish().await?;
-            let rates = ArcSwap::new(Arc::new(card));
+            let rates = Arc::new(ArcSwap::from_pointee(card));
             let app = App::new(Parts { config, storage: storage.clone(), rates, client, mailer, clock: Clock });
+            app.agent.start().await?;
             Ok(Self::accept(app, listener, at, url))
         };
         let started: Result<Self, Failure> = wired.await;
@@ -88,7 +89,7 @@ impl Running {
         let signal = tokio::select! {
             _ = interrupt.recv() => "SIGINT",
             _ = terminate.recv() => "SIGTERM",
-            ended = &mut self.accepting => return self.wind_up(ended.map_err(crate::error::Error::internal)).await,
+            ended = &mut self.accepting => return self.wind_up(Instant::now(), ended.map_err(crate::error::Error::internal)).await,
         };
         tracing::info!(signal, "stopping: nothing new is accepted; running turns are waited for, a second signal ends at once");
         tokio::select! {
@@ -101,13 +102,19 @@ impl Running {
 
     /// Stops accepting, waits for what runs, and closes every file.
     pub async fn stop(mut self) -> Result<(), Failure> {
+        let stopping = Instant::now();
         self.stop.cancel();
         let ended = (&mut self.accepting).await.map_err(crate::error::Error::internal);
-        self.wind_up(ended).await
+        self.wind_up(stopping, ended).await
     }
 
-    async fn wind_up(mut self, ended: crate::error::Result<crate::error::Result<()>>) -> Result<(), Failure> {
+    async fn wind_up(mut self, stopping: Instant, ended: crate::error::Result<crate::error::Result<()>>) -> Result<(), Failure> {
         self.background.shutdown().await;
+        let left = self.app.config.limits.shutdown_ms.saturating_sub(stopping.elapsed());
+        let cancelled = self.app.agent.drain(left).await;
+        if cancelled > 0 {
+            tracing::warn!(cancelled, "some turns did not end in time; they were cancelled and charged what they had used");
+        }
         self.app.mailer.finish().await;
         let storage = self.app.storage.clone();
         tokio::task::spawn_blocking(move || storage.close()).await.map_err(crate::error::Error::internal)?;

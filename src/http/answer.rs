@@ -1,7 +1,11 @@
 //! From a reply or an error to a response: status, headers that every answer has, and the body.
 
 use super::{body::Out, call::Reply, limit, problem, sse::EventBody};
-use crate::{app::App, error::Result, ids::RequestId};
+use crate::{
+    app::App,
+    error::{Error, Result},
+    ids::RequestId,
+};
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Response, StatusCode,
@@ -26,21 +30,12 @@ pub(super) fn error_docs(app: &App) -> String {
 pub(super) fn response(app: &App, outcome: Result<Reply>, shape: &Shape<'_>) -> Response<Out> {
     let mut headers = HeaderMap::new();
     let (status, body) = match outcome {
-        Ok(reply) => succeed(app, reply, &mut headers),
-        Err(error) => {
-            let parts = problem::problem_of(&error);
-            put(&mut headers, "content-type", "application/problem+json");
-            if let Some(wait) = parts.retry_after {
-                put(&mut headers, "retry-after", &problem::whole_seconds(wait).to_string());
-            }
-            if let Some(methods) = &parts.allow {
-                put(&mut headers, "allow", methods);
-            }
-            if parts.status() == 401 {
-                put(&mut headers, "www-authenticate", "Bearer realm=\"nimblesite\"");
-            }
-            (parts.status(), Out::whole(parts.body(shape.id, &error_docs(app))))
+        Err(error) => refuse(app, &error, shape.id, &mut headers),
+        Ok(Reply::Problem { error, headers: extra }) => {
+            put_all(&mut headers, extra);
+            refuse(app, &error, shape.id, &mut headers)
         }
+        Ok(reply) => succeed(app, reply, &mut headers),
     };
     finish(app, &mut headers, shape);
     let body = if shape.head { without_body(&mut headers, &body) } else { body };
@@ -50,9 +45,26 @@ pub(super) fn response(app: &App, outcome: Result<Reply>, shape: &Shape<'_>) -> 
     response
 }
 
+fn refuse(app: &App, error: &Error, id: RequestId, headers: &mut HeaderMap) -> (u16, Out) {
+    let parts = problem::problem_of(error);
+    put(headers, "content-type", "application/problem+json");
+    if let Some(wait) = parts.retry_after {
+        put(headers, "retry-after", &problem::whole_seconds(wait).to_string());
+    }
+    if let Some(methods) = &parts.allow {
+        put(headers, "allow", methods);
+    }
+    if parts.status() == 401 {
+        put(headers, "www-authenticate", "Bearer realm=\"nimblesite\"");
+    }
+    (parts.status(), Out::whole(parts.body(id, &error_docs(app))))
+}
+
 fn succeed(app: &App, reply: Reply, headers: &mut HeaderMap) -> (u16, Out) {
     let (status, content_type, body, extra) = match reply {
         Reply::Json { status, body, headers } => (status, "application/json", Out::whole(body), headers),
+        // Told apart before this is called.
+        Reply::Problem { error, .. } => return refuse(app, &error, RequestId::new(), headers),
         Reply::Nothing => return (204, Out::whole(Bytes::new())),
         Reply::Page { content_type, body, headers } => (200, content_type, Out::whole(body), headers),
         Reply::NotModified { headers: extra } => {

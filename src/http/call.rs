@@ -73,6 +73,13 @@ pub struct OpenCall<'a> {
 pub enum Reply {
     /// JSON with a status, and extra headers.
     Json { status: u16, body: Bytes, headers: Vec<(&'static str, String)> },
+    /// A problem with headers of its own.
+    Problem {
+        /// What went wrong.
+        error: Error,
+        /// More headers.
+        headers: Vec<(&'static str, String)>,
+    },
     /// 204.
     Nothing,
     /// Server-sent events; see `http::sse`.
@@ -100,11 +107,20 @@ impl Reply {
         Ok(Self::Json { status, body, headers: Vec::new() })
     }
 
+    /// A problem that can be given headers of its own.
+    pub fn problem(error: Error) -> Self {
+        Self::Problem { error, headers: Vec::new() }
+    }
+
     /// The same with one more header.
     #[must_use]
     pub fn with_header(mut self, name: &'static str, value: impl ToString) -> Self {
         match &mut self {
-            Self::Json { headers, .. } | Self::Events { headers, .. } | Self::Page { headers, .. } | Self::NotModified { headers } => {
+            Self::Json { headers, .. }
+            | Self::Problem { headers, .. }
+            | Self::Events { headers, .. }
+            | Self::Page { headers, .. }
+            | Self::NotModified { headers } => {
                 headers.push((name, value.to_string()));
             }
             Self::Nothing => {}
@@ -116,6 +132,7 @@ impl Reply {
     pub fn status(&self) -> u16 {
         match self {
             Self::Json { status, .. } => *status,
+            Self::Problem { error, .. } => super::problem::problem_of(error).status(),
             Self::Nothing => 204,
             Self::Events { .. } | Self::Page { .. } => 200,
             Self::NotModified { .. } => 304,

@@ -1,11 +1,72 @@
-//! Requests of a known tenant that the door turned away.
+//! Requests of a known tenant that were turned away: a row in the tenant's own log, at most so many a minute, so that its people can see what
+//! their apps run into.
 
-use super::{door::Seen, problem};
-use crate::{app::App, error::Error, storage::Principal};
+use super::{call::TenantCall, door::Seen, problem};
+use crate::{
+    app::App,
+    error::{Error, Result},
+    ids::{ConfigId, LogId, RequestId},
+    model::{LogEvent, LogRow},
+    storage::{Principal, TenantStore},
+};
+use std::time::Instant;
 
-/// Notes a refusal where the tenant's own people can see it.
-pub(super) async fn note(_app: &App, seen: &Seen, who: &Principal, error: &Error) {
+/// Notes what the door refused.
+pub(super) async fn note(app: &App, seen: &Seen, who: &Principal, error: &Error) {
     let endpoint = seen.endpoint.map_or("none", |endpoint| endpoint.name);
-    let code = problem::problem_of(error).code.code;
-    tracing::debug!(endpoint, code, key = %who.key_id(), "refused at the door");
+    let row = row(app, who, error, seen.id, seen.arrived, None, format!("{endpoint}: {error}"));
+    let noted: Result<()> = async { app.storage.log_refused(&app.storage.tenant_store(who).await?, row).await }.await;
+    told(noted);
+}
+
+/// Notes a chat request that was refused before any vendor call.
+pub(super) async fn note_chat(call: &TenantCall<'_>, error: &Error) {
+    let config = call.request.path("config_id").parse().ok();
+    let row = row(call.app, &call.who, error, call.request.id, call.request.arrived, config, error.to_string());
+    let store: &TenantStore = &call.store;
+    told(call.app.storage.log_refused(store, row).await);
+}
+
+/// The refusal stands whether or not it could be written down.
+fn told(noted: Result<()>) {
+    if let Err(error) = noted {
+        tracing::warn!(%error, "a refusal could not be logged");
+    }
+}
+
+fn row(
+    app: &App,
+    who: &Principal,
+    error: &Error,
+    request: RequestId,
+    arrived: Instant,
+    config_id: Option<ConfigId>,
+    detail: String,
+) -> LogRow {
+    let parts = problem::problem_of(error);
+    LogRow {
+        id: LogId::new(),
+        turn_id: None,
+        step: None,
+        created_at: app.clock.now(),
+        key_id: Some(who.key_id()),
+        user_id: Some(who.user_id()),
+        config_id,
+        conversation_id: None,
+        event: LogEvent::Refused,
+        status: parts.status(),
+        code: Some(parts.code.code.to_owned()),
+        provider: None,
+        model: None,
+        usage: None,
+        cost: None,
+        estimated: false,
+        latency_ms: u64::try_from(arrived.elapsed().as_millis()).ok(),
+        provider_ms: None,
+        time_to_first_token_ms: None,
+        request_id: Some(request),
+        operator_cost: None,
+        // What went wrong inside is for the server's log alone.
+        detail: Some(detail).filter(|_| parts.status() != 500),
+    }
 }

@@ -34,13 +34,13 @@ pub(super) fn ended(app: &App, seen: &Seen, head: &Parts, outcome: &Result<Reply
     let took = seen.arrived.elapsed();
     let endpoint = seen.endpoint.map_or("none", |endpoint| endpoint.name);
     let (status, code) = match outcome {
-        Ok(reply) => (reply.status(), ""),
-        Err(error) => {
+        Ok(Reply::Problem { error, .. }) | Err(error) => {
             let parts = problem::problem_of(error);
             (parts.status(), parts.code.code)
         }
+        Ok(reply) => (reply.status(), ""),
     };
-    if let Err(Error::Internal { detail }) = outcome {
+    if let Err(Error::Internal { detail }) | Ok(Reply::Problem { error: Error::Internal { detail }, .. }) = outcome {
         tracing::error!(endpoint, detail, "a request failed inside");
     }
     app.metrics.request(endpoint, status, took);

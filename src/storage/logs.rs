@@ -1,6 +1,7 @@
 //! The tenant's log: one row a step or refused request, and the usage that is summed up from it.
 
 use super::{
+    Storage,
     engine::{Param, Row},
     rows,
     select::{Select, Value, id_cursor},
@@ -265,6 +266,16 @@ fn usage_take(row: &dyn Row, groups: &[UsageGroup]) -> Result<UsageRow> {
         }
     }
     Ok(usage)
+}
+
+impl Storage {
+    /// Writes a refused request into its tenant's log, up to `limits.refusal_logs_per_minute`; the rest are only counted in the metrics.
+    pub async fn log_refused(&self, store: &TenantStore, row: LogRow) -> Result<()> {
+        if !self.inner.refusals.allows(store.tenant, row.created_at, self.inner.limits.refusal_logs_per_minute) {
+            return Ok(());
+        }
+        store.write(move |tx| log_append(tx, &row)).await
+    }
 }
 
 /// How many refusals each tenant logged in the running minute, so that a flood of refused requests does not fill the log.

@@ -64,6 +64,7 @@ pub struct Storage {
 struct Inner {
     engine: Arc<dyn Engine>,
     access: access::Access,
+    refusals: logs::Refusals,
     limits: Arc<Limits>,
     clock: Clock,
     boot: BootId,
@@ -80,7 +81,15 @@ impl Storage {
             move |tenant: TenantId, tx: &mut dyn Tx| turns::recover(&mut TenantTx::new(tx, &tenant.to_string()), boot, clock.now());
         let engine: Arc<dyn Engine> = Arc::new(sqlite::Sqlite::open(dir, mode, limits, boot, Box::new(opening))?);
         Ok(Self {
-            inner: Arc::new(Inner { engine, access: access::Access::new(limits)?, limits: Arc::new(limits.clone()), clock, boot, mode }),
+            inner: Arc::new(Inner {
+                engine,
+                access: access::Access::new(limits)?,
+                refusals: logs::Refusals::default(),
+                limits: Arc::new(limits.clone()),
+                clock,
+                boot,
+                mode,
+            }),
         })
     }
 

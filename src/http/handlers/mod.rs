@@ -1,6 +1,7 @@
 //! What each endpoint does: one file a resource. A handler parses, asks storage or the agent, and replies; it decides nothing else.
 
 mod auth;
+mod chat;
 mod configs;
 mod conversations;
 mod health;
@@ -23,6 +24,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         keys::endpoints(),
         members::endpoints(),
         configs::endpoints(),
+        chat::endpoints(),
         conversations::endpoints(),
         models::endpoints(),
         wallet::endpoints(),

@@ -1,0 +1,260 @@
+//! Chat: one request, one turn, answered plainly or as events. The turn is the agent's; this file only reads along and shows what it reads.
+
+use crate::{
+    agent::{
+        Chat, Reading,
+        feed::{Event, Follower},
+    },
+    app::App,
+    error::{Error, Result},
+    http::{
+        answer::error_docs,
+        call::{Reply, Request, TenantCall},
+        endpoint::{Answer, Endpoint, Handler},
+        problem::problem_of,
+        refused,
+        sse::{EVENTS_QUEUED_MAX, event_bytes},
+    },
+    ids::{ConfigId, RequestId, TurnId},
+    model::{ChatAnswer, ChatInput, Role},
+    storage::Principal,
+};
+use bytes::Bytes;
+use serde::Serialize;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use utoipa::ToSchema;
+
+const TAG: &str = "Chat";
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("ChatCreate", "POST", "/api/v1/chat/{config_id}", Handler::Tenant(Role::Member, chat_create))
+            .about(TAG, "Say something to an agent, or post the results of its tool calls")
+            .describe(
+                "Without `conversation_id` a conversation begins. When `finish_reason` is `tool_calls`, run the tools and post `tool_results` for \
+                 every call. With `\"stream\": true` or `Accept: text/event-stream` the answer comes as server-sent events: `turn.started`, \
+                 `message.delta`, `tool_call`, then `turn.completed` (the same object as the plain answer) or `error` (a problem). A client that \
+                 goes away does not stop the turn.",
+            )
+            .header("Idempotency-Key", "the same request sent again with this key, within 24 hours, gets the stored answer and costs nothing")
+            .header("Accept", "text/event-stream for a stream of events")
+            .body::<ChatInput>()
+            .answers::<ChatAnswer>(200)
+            .answers_raw(200, "text/event-stream")
+            .errors(&[
+                "malformed_json",
+                "insufficient_credit",
+                "key_spend_limit",
+                "tenant_suspended",
+                "not_found",
+                "turn_cancelled",
+                "conversation_busy",
+                "conversation_config_mismatch",
+                "tool_results_required",
+                "idempotency_in_progress",
+                "validation_failed",
+                "tool_results_mismatch",
+                "template_variable_missing",
+                "idempotency_key_reused",
+                "context_too_long",
+                "credit_reserved",
+                "provider_error",
+                "provider_overloaded",
+                "pricing_unavailable",
+                "provider_not_configured",
+                "shutting_down",
+                "model_closed",
+                "provider_timeout",
+                "tenant_full",
+                "disk_full",
+            ]),
+        Endpoint::new("TurnCancel", "POST", "/api/v1/chat/turns/{turn_id}/cancel", Handler::Tenant(Role::Member, turn_cancel))
+            .about(TAG, "Stop a running turn")
+            .describe("Whoever waits for it gets 409 `turn_cancelled`. The conversation stays valid; what the vendor did is charged.")
+            .answers::<TurnCancelled>(200)
+            .errors(&["not_found"]),
+        Endpoint::new("TurnStream", "GET", "/api/v1/chat/turns/{turn_id}/stream", Handler::Tenant(Role::Member, turn_stream))
+            .about(TAG, "Follow or replay a turn's events")
+            .describe("Events are kept in memory for 10 minutes after the turn's end, within a bound.")
+            .header("Last-Event-ID", "begin behind this event")
+            .answers_raw(200, "text/event-stream")
+            .errors(&["not_found", "validation_failed"]),
+    ]
+}
+
+/// What came of stopping a turn.
+#[derive(Debug, Serialize, ToSchema)]
+struct TurnCancelled {
+    /// The turn.
+    turn_id: TurnId,
+    /// Whether it still ran when it was stopped.
+    was_running: bool,
+}
+
+fn chat_create(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let outcome = chat(&call).await;
+        if let Err(error) = &outcome {
+            refused::note_chat(&call, error).await;
+        }
+        outcome
+    })
+}
+
+async fn chat(call: &TenantCall<'_>) -> Result<Reply> {
+    let request = call.request;
+    let config: ConfigId = request.id("config_id", "config")?;
+    let mut input: ChatInput = request.json()?;
+    input.stream |= wants_events(request);
+    let stream = input.stream;
+    let reading = call
+        .app
+        .agent
+        .chat(Chat {
+            who: call.who.clone(),
+            store: call.store.clone(),
+            config,
+            input,
+            idempotency_key: request.header("idempotency-key").map(str::to_owned),
+            request: request.id,
+            arrived: request.arrived,
+        })
+        .await?;
+    let Reading { mut follower, turn, replayed } = reading;
+    // Before the first event an error is a plain problem with its status.
+    let first = follower.next().await.ok_or_else(|| Error::internal("a turn without an event"))?;
+    if let Event::Failed(error) = first.1 {
+        return if replayed { Ok(marked(Reply::problem(error), turn, true)) } else { Err(error) };
+    }
+    let reply = if stream {
+        let events = watched(call, Some(first), follower, request.id);
+        Reply::Events { events, headers: Vec::new() }.with_header("x-credit-available", call.store.wallet_read().await?.available)
+    } else {
+        plain(call, follower).await?
+    };
+    Ok(marked(reply, turn, replayed))
+}
+
+fn marked(reply: Reply, turn: TurnId, replayed: bool) -> Reply {
+    let reply = reply.with_header("x-turn-id", turn);
+    if replayed { reply.with_header("idempotency-replayed", "true") } else { reply }
+}
+
+fn wants_events(request: &Request) -> bool {
+    request.header("accept").is_some_and(|accept| {
+        accept.split(',').any(|kind| kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream")))
+    })
+}
+
+/// Waits for the turn's end and answers with it.
+async fn plain(call: &TenantCall<'_>, mut follower: Follower) -> Result<Reply> {
+    while let Some((_, event)) = follower.next().await {
+        match event {
+            Event::Completed(answer) => {
+                let available = call.store.wallet_read().await?.available;
+                return Ok(Reply::ok(&*answer)?.with_header("x-credit-available", available));
+            }
+            // What failed after its first event is in the tenant's log already; it is no refusal.
+            Event::Failed(error) => return Ok(Reply::problem(error)),
+            Event::Started { .. } | Event::Delta(_) | Event::ToolCall(_) => {}
+        }
+    }
+    Err(Error::internal("a turn ended without its last event"))
+}
+
+fn turn_cancel(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let turn_id: TurnId = call.request.id("turn_id", "turn")?;
+        let was_running = call.app.agent.turn_cancel(&call.who, turn_id).await?;
+        Reply::ok(&TurnCancelled { turn_id, was_running })
+    })
+}
+
+fn turn_stream(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let turn: TurnId = call.request.id("turn_id", "turn")?;
+        let after = match call.request.header("last-event-id") {
+            None => 0,
+            Some(text) => text.parse().map_err(|_| Error::invalid("Last-Event-ID", "expected the number of an event of this turn"))?,
+        };
+        let follower = call.app.agent.turn_follow(&call.who, turn, after)?;
+        let events = watched(&call, None, follower, call.request.id);
+        Ok(Reply::Events { events, headers: Vec::new() }.with_header("x-turn-id", turn))
+    })
+}
+
+/// Feeds a stream's channel from a turn, as long as the client reads and its key stands.
+fn watched(call: &TenantCall<'_>, first: Option<(usize, Event)>, follower: Follower, request: RequestId) -> mpsc::Receiver<Bytes> {
+    let (sender, receiver) = mpsc::channel(EVENTS_QUEUED_MAX);
+    let watch = Watch { app: call.app.clone(), who: call.who.clone(), request, sender };
+    tokio::spawn(watch.run(first, follower));
+    receiver
+}
+
+struct Watch {
+    app: App,
+    who: Principal,
+    request: RequestId,
+    sender: mpsc::Sender<Bytes>,
+}
+
+impl Watch {
+    async fn run(self, first: Option<(usize, Event)>, mut follower: Follower) {
+        if let Some((seq, event)) = first
+            && !self.pass_on(seq, event).await
+        {
+            return;
+        }
+        let every: Duration = self.app.config.limits.stream_check_ms;
+        let mut check = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+        let mut seq = 0;
+        loop {
+            tokio::select! {
+                next = follower.next() => {
+                    let Some((at, event)) = next else { return };
+                    seq = at;
+                    if !self.pass_on(at, event).await {
+                        return;
+                    }
+                }
+                _ = check.tick() => {
+                    if let Err(error) = self.app.storage.principal_again(&self.who) {
+                        // The turn goes on; only this reader has lost its right to read along.
+                        self.pass_on(seq + 1, Event::Failed(error)).await;
+                        return;
+                    }
+                }
+                () = self.sender.closed() => return,
+            }
+        }
+    }
+
+    /// Sends one event; false when nobody reads any more.
+    async fn pass_on(&self, seq: usize, event: Event) -> bool {
+        match self.written(seq as u64, event) {
+            Ok(bytes) => self.sender.send(bytes).await.is_ok(),
+            Err(error) => {
+                tracing::error!(%error, "an event could not be written");
+                false
+            }
+        }
+    }
+
+    fn written(&self, seq: u64, event: Event) -> Result<Bytes> {
+        match event {
+            Event::Started { conversation_id, turn_id } => {
+                event_bytes(seq, "turn.started", &serde_json::json!({"conversation_id": conversation_id, "turn_id": turn_id}))
+            }
+            Event::Delta(text) => event_bytes(seq, "message.delta", &Delta { text: &text }),
+            Event::ToolCall(call) => event_bytes(seq, "tool_call", &*call),
+            Event::Completed(answer) => event_bytes(seq, "turn.completed", &*answer),
+            Event::Failed(error) => event_bytes(seq, "error", &problem_of(&error).json(self.request, &error_docs(&self.app))),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Delta<'a> {
+    text: &'a str,
+}
