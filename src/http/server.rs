@@ -145,7 +145,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let app = App::new(Parts {
             storage: Storage::open(&config.data, Mode::Server, &config.limits).unwrap(),
-            rates: ArcSwap::from_pointee(RateCard::default()),
+            rates: std::sync::Arc::new(ArcSwap::from_pointee(RateCard::default())),
             client: Client::new(&config.limits).unwrap(),
             mailer: Mailer::new(&config.mail, &config.data, &config.public_url, &config.limits).unwrap(),
             clock: Clock,
