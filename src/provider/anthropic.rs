@@ -58,8 +58,8 @@ fn params(prompt: &Prompt) -> JsonObject {
         params.shift_remove("tool_choice");
     } else if parallel == Some(false) {
         let choice = params.entry("tool_choice").or_insert_with(|| json!({"type": "auto"}));
-        if choice.get("type").and_then(Json::as_str) != Some("none") {
-            choice["disable_parallel_tool_use"] = true.into();
+        if let Some(choice) = choice.as_object_mut().filter(|choice| choice.get("type").and_then(Json::as_str) != Some("none")) {
+            choice.insert("disable_parallel_tool_use".into(), true.into());
         }
     }
     params

@@ -108,6 +108,7 @@ enum Stage {
 
 impl Client {
     /// A client within these limits. Fails when the machine's TLS roots cannot be used.
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that may reach vendors")]
     pub fn new(limits: &Limits) -> Result<Self> {
         // A second installation is refused, and the first serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -42,7 +42,7 @@ pub(super) fn answer(body: &[u8]) -> Vec<String> {
         Reply::Text(text) => {
             let kept = text.floor_char_boundary(limit_tokens.saturating_mul(BYTES_PER_TOKEN));
             let words = text[..kept].split_inclusive(char::is_whitespace);
-            let lines = words.map(|word| line(json!({"role": "assistant", "content": word}))).collect();
+            let lines = words.map(|word| line(&json!({"role": "assistant", "content": word}))).collect();
             (lines, kept, kept < text.len())
         }
         Reply::Calls(calls) => {
@@ -53,7 +53,7 @@ pub(super) fn answer(body: &[u8]) -> Vec<String> {
                 .collect();
             let bytes: usize = calls.iter().map(|call| call["function"].to_string().len()).sum();
             let fits = tokens(bytes) <= limit_tokens;
-            let said = if fits { vec![line(json!({"role": "assistant", "content": "", "tool_calls": calls}))] } else { Vec::new() };
+            let said = if fits { vec![line(&json!({"role": "assistant", "content": "", "tool_calls": calls}))] } else { Vec::new() };
             (said, bytes.min(limit_tokens.saturating_mul(BYTES_PER_TOKEN)), !fits)
         }
     };
@@ -65,7 +65,7 @@ pub(super) fn answer(body: &[u8]) -> Vec<String> {
     lines
 }
 
-fn line(message: Json) -> String {
+fn line(message: &Json) -> String {
     format!("{}\n", json!({"message": message, "done": false}))
 }
 

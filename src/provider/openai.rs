@@ -75,14 +75,13 @@ fn params(prompt: &Prompt) -> JsonObject {
         params.insert("reasoning_effort".into(), "none".into());
     }
     let reasons = prompt.facts.reasoning && params.get("reasoning_effort").and_then(Json::as_str) != Some("none");
-    if reasons {
-        for name in ["presence_penalty", "frequency_penalty", "logit_bias", "stop"] {
+    if reasons || prompt.facts.sampling_refused {
+        for name in ["temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias"] {
             params.shift_remove(name);
         }
     }
-    if reasons || prompt.facts.sampling_refused {
-        params.shift_remove("temperature");
-        params.shift_remove("top_p");
+    if reasons {
+        params.shift_remove("stop");
     }
     params
 }

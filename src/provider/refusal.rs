@@ -59,9 +59,8 @@ fn kind(status: u16, code: &str, error_type: &str, message: &str) -> RefusalKind
         || mentions(&["prompt is too long", "maximum context length", "context length exceeded", "exceeds the context", "context window"]);
     match status {
         400 | 413 | 422 if too_long => RefusalKind::ContextTooLong,
-        300..=399 | 401 | 402 | 403 => RefusalKind::NotConfigured,
-        // Moonshot and others report an unknown model so; the operator's rate card names what the vendor does not have.
-        404 => RefusalKind::NotConfigured,
+        // 404 is an unknown model or path: the operator's rate card or address names what the vendor does not have.
+        300..=399 | 401..=404 => RefusalKind::NotConfigured,
         408 | 409 | 425 | 429 | 500..=599 => RefusalKind::Overloaded,
         _ => RefusalKind::Invalid,
     }

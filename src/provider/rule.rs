@@ -104,16 +104,12 @@ fn one_of(rules: &[Rule], value: &Json, pointer: &str, errors: &mut Vec<FieldErr
 
 fn object(fields: &[Field], value: &Json, pointer: &str, errors: &mut Vec<FieldError>) {
     for (name, value) in value.as_object().into_iter().flatten() {
-        match fields.iter().find(|field| field.name == name) {
-            Some(field) => field.rule.check(value, &below(pointer, name), errors),
-            None => {
-                let known: Vec<&str> = fields.iter().map(|field| field.name).collect();
-                errors.push(FieldError {
-                    pointer: below(pointer, name),
-                    message: format!("is not a field here; known are: {}", known.join(", ")),
-                });
-            }
+        if let Some(field) = fields.iter().find(|field| field.name == name) {
+            field.rule.check(value, &below(pointer, name), errors);
+            continue;
         }
+        let known: Vec<&str> = fields.iter().map(|field| field.name).collect();
+        errors.push(FieldError { pointer: below(pointer, name), message: format!("is not a field here; known are: {}", known.join(", ")) });
     }
     for field in fields.iter().filter(|field| field.required && value.get(field.name).is_none()) {
         errors

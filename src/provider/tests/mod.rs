@@ -43,13 +43,14 @@ fn decode(wire: Wire, stream: &str) -> Result<Answer, Broken> {
 
 /// Server-sent events as Anthropic sends them: the type twice.
 fn anthropic_stream(events: &[Json]) -> String {
-    events.iter().map(|event| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap())).collect()
+    let events: Vec<String> = events.iter().map(|event| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap())).collect();
+    events.concat()
 }
 
 /// Chunks as OpenAI sends them.
 fn openai_stream(chunks: &[Json]) -> String {
-    let chunks: String = chunks.iter().map(|chunk| format!("data: {chunk}\n\n")).collect();
-    chunks + "data: [DONE]\n\n"
+    let chunks: Vec<String> = chunks.iter().map(|chunk| format!("data: {chunk}\n\n")).collect();
+    chunks.concat() + "data: [DONE]\n\n"
 }
 
 /// One chunk of choice 0.

@@ -1,6 +1,7 @@
 //! What the vendors' streams mean, wherever they are cut.
 
 use super::*;
+use proptest::prelude::*;
 
 fn anthropic_blocks(blocks: &[Json], stop_reason: &str) -> String {
     let mut events = vec![
@@ -283,4 +284,46 @@ fn answers_are_bounded() {
     let mut decoder = Decoder::new(Wire::Ollama, limits, "x".into());
     decoder.push(two.as_bytes());
     assert_eq!(decoder.finish(), Err(Broken::TooLarge("answer_tool_calls_max")));
+}
+
+/// Streams of pieces that mean something to some wire, in any order.
+fn odd_stream() -> impl Strategy<Value = String> {
+    let pieces = [
+        "data: ",
+        "data: [DONE]\n\n",
+        "\n\n",
+        "\n",
+        "{",
+        "}",
+        "null",
+        "event: error\n",
+        "{\"choices\":[{\"index\":0,\"delta\":",
+        "{\"content\":\"ä\"}",
+        "{\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"function\":{\"name\":\"f\",\"arguments\":\"{\"}}]}",
+        ",\"finish_reason\":\"length\"}]}",
+        "{\"choices\":7}",
+        "{\"type\":\"content_block_start\",\"index\":-1,\"content_block\":{\"type\":\"tool_use\",\"input\":[]}}",
+        "{\"type\":\"content_block_delta\",\"index\":9,\"delta\":{\"type\":\"text_delta\"}}",
+        "{\"type\":\"message_start\",\"message\":[]}",
+        "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"tool_use\"},\"usage\":{\"output_tokens\":18446744073709551615}}",
+        "{\"usage\":{\"prompt_tokens\":1,\"cached_tokens\":18446744073709551615,\"cache_write_tokens\":18446744073709551615}}",
+        "{\"message\":{\"content\":\"x\",\"tool_calls\":[7,{\"function\":[]}]},\"done\":false}\n",
+        "{\"done\":true,\"eval_count\":-1}\n",
+    ];
+    prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..20).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn no_stream_upsets_a_decoder(stream in odd_stream(), at in 0_usize..400) {
+        let bytes = stream.as_bytes();
+        let (before, after) = bytes.split_at(at.min(bytes.len()));
+        for wire in Wire::ALL {
+            let (said, answer) = decode_chunks(wire, [bytes]);
+            prop_assert_eq!((&said, &answer), (&decode_chunks(wire, [before, after]).0, &decode_chunks(wire, [before, after]).1));
+            if let Ok(answer) = answer {
+                prop_assert_eq!(answer.finish == FinishReason::ToolCalls, !answer.calls.is_empty());
+            }
+        }
+    }
 }
