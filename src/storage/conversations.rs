@@ -44,8 +44,15 @@ pub struct ConversationFilter {
 impl TenantStore {
     /// A page of conversations, by id.
     pub async fn conversation_list(&self, filter: ConversationFilter, page: Page) -> Result<List<Conversation>> {
+        let (condition, search) = (self.search_condition(), filter.q.as_deref().map(|typed| self.search(typed)));
         self.read(move |tx| {
             let mut select = Select::new(CONVERSATION);
+            match &search {
+                None => {}
+                Some(Some(search)) => select.and(condition, search.as_str()),
+                // Words were asked for, and none was given that a message could have.
+                Some(None) => select.and_all("1 = 0", []),
+            }
             select.and_some("config_id = ?", filter.config_id.map(|id| id.to_string()));
             select.and_some("user_id = ?", filter.user_id.map(|id| id.to_string()));
             for (key, value) in &filter.metadata {

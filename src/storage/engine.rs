@@ -27,7 +27,6 @@ pub(super) enum Param<'a> {
     Null,
     Int(i64),
     Text(&'a str),
-    Blob(&'a [u8]),
 }
 
 impl<'a> Param<'a> {
@@ -48,7 +47,6 @@ pub(super) trait Row {
     fn int_opt(&self, column: usize) -> Result<Option<i64>>;
     fn text(&self, column: usize) -> Result<&str>;
     fn text_opt(&self, column: usize) -> Result<Option<&str>>;
-    fn blob(&self, column: usize) -> Result<&[u8]>;
 }
 
 /// An open transaction.
@@ -155,8 +153,9 @@ pub(super) trait Engine: Send + Sync + 'static {
     /// Makes a new tenant's database, empty but for its schema, its one tenant row (name, creation time) and its empty wallet.
     fn create(&self, tenant: TenantId, name: &str, created_at: Time) -> Result<()>;
 
-    /// Waits for the tenant's work to end, closes its database and removes every byte of it. Gone already is fine.
-    fn destroy(&self, tenant: TenantId) -> Result<()>;
+    /// Waits for the tenant's work to end, closes its database and removes every byte of it, and what is known beside it of the tenant and
+    /// its keys. Gone already is fine.
+    fn destroy(&self, tenant: TenantId, keys: &[KeyId]) -> Result<()>;
 
     /// The size of a tenant's database in bytes.
     fn size_bytes(&self, tenant: TenantId) -> Result<u64>;
@@ -174,8 +173,8 @@ pub(super) trait Engine: Send + Sync + 'static {
     /// Reads the catalog on the calling thread, without a queue: for the one-row look-ups of every request. Cheap.
     fn catalog_read_now(&self, work: &mut Work<'_>) -> Result<()>;
 
-    /// A condition on `conversations` that holds where a message matches the search in parameter `?{param}`, made by [`Self::search`].
-    fn search_condition(&self, param: usize) -> String;
+    /// A condition on `conversations` that holds where a message matches a search; its one bare `?` stands for what [`Self::search`] made.
+    fn search_condition(&self) -> &'static str;
 
     /// What a person typed, as a search that cannot be malformed: every word must occur. None when there is no word in it.
     fn search(&self, typed: &str) -> Option<String>;

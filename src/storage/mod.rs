@@ -42,7 +42,7 @@ use crate::{
     error::{Error, Result},
     ids::{BootId, KeyId, TenantId},
 };
-use engine::{Engine, Job, Lease, Place, Turnout, Tx, TxExt};
+use engine::{Engine, Job, Lease, Param, Place, Turnout, Tx, TxExt};
 use std::{path::Path, sync::Arc, time::Duration};
 use tenant::TenantTx;
 
@@ -68,7 +68,6 @@ struct Inner {
     limits: Arc<Limits>,
     clock: Clock,
     boot: BootId,
-    mode: Mode,
 }
 
 impl Storage {
@@ -88,12 +87,11 @@ impl Storage {
                 limits: Arc::new(limits.clone()),
                 clock,
                 boot,
-                mode,
             }),
         })
     }
 
-    /// Writes what is still to be written in the background and closes every file. No call may follow.
+    /// Writes what is still to be written in the background and closes every file. Blocks. No call may follow.
     pub fn close(&self) {
         self.inner.engine.close();
     }
@@ -166,8 +164,10 @@ impl Storage {
 
     /// Removes every byte of a tenant's database; its row in the catalog is `deleting` meanwhile.
     async fn tenant_file_destroy(&self, tenant: TenantId) -> Result<()> {
+        let sql = "SELECT id FROM api_keys WHERE tenant_id = ?1";
+        let keys = self.catalog_read(move |tx| tx.all(sql, &[Param::Text(&tenant.to_string())], |row| rows::parsed(row, 0))).await?;
         let engine = Arc::clone(&self.inner.engine);
-        tokio::task::spawn_blocking(move || engine.destroy(tenant)).await.map_err(Error::internal)?
+        tokio::task::spawn_blocking(move || engine.destroy(tenant, &keys)).await.map_err(Error::internal)?
     }
 
     /// Moves whenever someone else committed to the catalog. Cheap: for async threads. Ask it before reading what it guards.

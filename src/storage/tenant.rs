@@ -43,9 +43,9 @@ impl TenantStore {
         self.engine.head_note(self.tenant, Head { seq, hash, balance });
     }
 
-    /// A condition on `conversations` that holds where a message matches the search in parameter `?{param}`, made by [`Self::search`].
-    pub(super) fn search_condition(&self, param: usize) -> String {
-        self.engine.search_condition(param)
+    /// A condition on `conversations` that holds where a message matches a search; its one bare `?` stands for what [`Self::search`] made.
+    pub(super) fn search_condition(&self) -> &'static str {
+        self.engine.search_condition()
     }
 
     /// What a person typed, as a search that cannot be malformed: every word must occur. None when there is no word in it.

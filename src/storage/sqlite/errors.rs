@@ -62,8 +62,9 @@ impl Health {
                 }
             }
             // Nothing but the limit on a read's time interrupts.
-            Some(ErrorCode::OperationInterrupted) => Error::Overloaded { retry_after: RETRY_AFTER },
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Overloaded { retry_after: RETRY_AFTER },
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OperationInterrupted) => {
+                Error::Overloaded { retry_after: RETRY_AFTER }
+            }
             Some(ErrorCode::DiskFull) if self.capped && !self.disk_is_full() => Error::TenantFull,
             Some(ErrorCode::DiskFull) => Error::DiskFull,
             // A full disk shows as an I/O error where SQLite makes its side files.

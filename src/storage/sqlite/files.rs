@@ -33,7 +33,7 @@ pub(super) struct TenantFiles {
     /// What the server does in the transaction of a tenant's first opening.
     pub opening: Box<Opening>,
     /// Tenants that this server has opened before.
-    pub seen: Mutex<HashSet<TenantId>>,
+    pub seen: Arc<Mutex<HashSet<TenantId>>>,
 }
 
 impl TenantFiles {
@@ -59,10 +59,12 @@ impl TenantFiles {
         let conn = connection::open(path, usage, self.settings.busy).told(health)?;
         connection::schema_check(&conn, Kind::Tenant, health, || super::may_migrate(&self.directory, self.mode))?;
         let first = self.mode == Mode::Server && !self.seen.lock().contains(&tenant);
+        // Before the transaction, whose view of the ledger is then at least as new: a server may be adding to both.
+        let known = self.heads.head(tenant)?;
         database::step(&conn, if first { "BEGIN IMMEDIATE" } else { "BEGIN" }, health)?;
         let head = {
             let mut tx = SqliteTx { conn: &conn, health };
-            let head = self.check(tenant, &mut tx)?;
+            let head = check(tenant, known.as_ref(), &mut tx)?;
             if first {
                 (self.opening)(tenant, &mut tx)?;
             }
@@ -76,36 +78,36 @@ impl TenantFiles {
         self.heads.head_note(tenant, head);
         Ok(conn)
     }
+}
 
-    /// Whether the file is this tenant's, and its ledger not an older one than is known. Answers the ledger's newest entry.
-    fn check(&self, tenant: TenantId, tx: &mut dyn Tx) -> std::result::Result<Head, Refusal> {
-        let id = tenant.to_string();
-        let found = tx.all("SELECT id FROM tenant", &[], |row| Ok(row.text(0)?.to_owned()))?;
-        if found != [id.as_str()] {
-            let found = found.first().map_or("no tenant", String::as_str);
-            return Err(Refusal::Unfit(format!("the file belongs to {found}: it was put here under a wrong name")));
-        }
-        let sql = "SELECT seq, head, deposited - settled FROM wallet WHERE tenant_id = ?1";
-        let now = tx.first(sql, &[Param::Text(&id)], |row| {
-            Ok(Head { seq: row.int(0)?, hash: row.text(1)?.to_owned(), balance: Money::from_nanos(row.int(2)?) })
-        })?;
-        let Some(now) = now else { return Err(Refusal::Unfit("the file has no wallet".into())) };
-        let Some(known) = self.heads.head(tenant)? else { return Ok(now) };
-        if now.seq < known.seq {
-            let why = format!("its ledger was rolled back: it ends with entry {}, entry {} was written before", now.seq, known.seq);
-            return Err(Refusal::Unfit(why));
-        }
-        let then = if known.seq == 0 {
-            Some(crate::wallet::chain_start(tenant))
-        } else {
-            let sql = "SELECT hash FROM ledger WHERE tenant_id = ?1 AND seq = ?2";
-            tx.first(sql, &[Param::Text(&id), Param::Int(known.seq)], |row| Ok(row.text(0)?.to_owned()))?
-        };
-        if then.as_deref() != Some(known.hash.as_str()) || (now.seq == known.seq && now.hash != known.hash) {
-            return Err(Refusal::Unfit(format!("its ledger is not the one that was written here: entry {} differs", known.seq)));
-        }
-        Ok(now)
+/// Whether the file is this tenant's, and its ledger not an older one than is known. Answers the ledger's newest entry.
+fn check(tenant: TenantId, known: Option<&Head>, tx: &mut dyn Tx) -> std::result::Result<Head, Refusal> {
+    let id = tenant.to_string();
+    let found = tx.all("SELECT id FROM tenant", &[], |row| Ok(row.text(0)?.to_owned()))?;
+    if found != [id.as_str()] {
+        let found = found.first().map_or("no tenant", String::as_str);
+        return Err(Refusal::Unfit(format!("the file belongs to {found}: it was put here under a wrong name")));
     }
+    let sql = "SELECT seq, head, deposited - settled FROM wallet WHERE tenant_id = ?1";
+    let now = tx.first(sql, &[Param::Text(&id)], |row| {
+        Ok(Head { seq: row.int(0)?, hash: row.text(1)?.to_owned(), balance: Money::from_nanos(row.int(2)?) })
+    })?;
+    let Some(now) = now else { return Err(Refusal::Unfit("the file has no wallet".into())) };
+    let Some(known) = known else { return Ok(now) };
+    if now.seq < known.seq {
+        let why = format!("its ledger was rolled back: it ends with entry {}, entry {} was written before", now.seq, known.seq);
+        return Err(Refusal::Unfit(why));
+    }
+    let then = if known.seq == 0 {
+        Some(crate::wallet::chain_start(tenant))
+    } else {
+        let sql = "SELECT hash FROM ledger WHERE tenant_id = ?1 AND seq = ?2";
+        tx.first(sql, &[Param::Text(&id), Param::Int(known.seq)], |row| Ok(row.text(0)?.to_owned()))?
+    };
+    if then.as_deref() != Some(known.hash.as_str()) || (now.seq == known.seq && now.hash != known.hash) {
+        return Err(Refusal::Unfit(format!("its ledger is not the one that was written here: entry {} differs", known.seq)));
+    }
+    Ok(now)
 }
 
 /// Makes a new tenant's file. It appears whole or not at all: it is filled under another name first.

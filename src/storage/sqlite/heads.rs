@@ -17,12 +17,7 @@ use crate::{
 };
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OptionalExtension};
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    thread::JoinHandle,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashMap, sync::Arc, thread::JoinHandle, time::Duration};
 
 const SCHEMA: &str = "
     CREATE TABLE heads (
@@ -102,11 +97,19 @@ impl Heads {
         }
     }
 
-    /// Forgets a tenant that is gone.
-    pub(super) fn head_remove(&self, tenant: TenantId) -> Result<()> {
-        self.shared.waiting.lock().heads.remove(&tenant);
+    /// Forgets a tenant that is gone, and its keys.
+    pub(super) fn remove(&self, tenant: TenantId, keys: &[KeyId]) -> Result<()> {
         let conn = self.shared.conn.lock();
-        conn.execute("DELETE FROM heads WHERE tenant_id = ?1", [tenant.to_string()]).told(&self.shared.health).map(drop)
+        {
+            let mut waiting = self.shared.waiting.lock();
+            waiting.heads.remove(&tenant);
+            waiting.keys.retain(|key, _| !keys.contains(key));
+        }
+        let delete = || -> rusqlite::Result<()> {
+            conn.execute("DELETE FROM heads WHERE tenant_id = ?1", [tenant.to_string()])?;
+            keys.iter().try_for_each(|key| conn.execute("DELETE FROM key_uses WHERE key_id = ?1", [key.to_string()]).map(drop))
+        };
+        delete().told(&self.shared.health)
     }
 
     /// Notes when a key was used.
@@ -146,18 +149,15 @@ impl Heads {
 impl Shared {
     fn run(&self, interval: Duration) {
         loop {
-            let (heads, keys, stop) = {
+            let stop = {
                 let mut waiting = self.waiting.lock();
                 if !waiting.stop {
                     self.stopped.wait_for(&mut waiting, interval);
                 }
-                (std::mem::take(&mut waiting.heads), std::mem::take(&mut waiting.keys), waiting.stop)
+                waiting.stop
             };
-            if !(heads.is_empty() && keys.is_empty())
-                && let Err(error) = self.write(&heads, &keys)
-            {
+            if let Err(error) = self.write() {
                 tracing::error!(%error, "ledger heads could not be written");
-                self.put_back(heads, keys);
             }
             if stop {
                 return;
@@ -165,9 +165,26 @@ impl Shared {
         }
     }
 
-    fn write(&self, heads: &HashMap<TenantId, Head>, keys: &HashMap<KeyId, Time>) -> Result<()> {
-        let now = crate::clock::Clock.now().ms();
+    /// Writes what waits; keeps it waiting when that fails.
+    fn write(&self) -> Result<()> {
+        // Taken under the connection's lock, so that what is removed meanwhile is not written again.
         let mut conn = self.conn.lock();
+        let (heads, keys) = {
+            let mut waiting = self.waiting.lock();
+            (std::mem::take(&mut waiting.heads), std::mem::take(&mut waiting.keys))
+        };
+        if heads.is_empty() && keys.is_empty() {
+            return Ok(());
+        }
+        let written = self.write_all(&mut conn, &heads, &keys);
+        if written.is_err() {
+            self.put_back(heads, keys);
+        }
+        written
+    }
+
+    fn write_all(&self, conn: &mut Connection, heads: &HashMap<TenantId, Head>, keys: &HashMap<KeyId, Time>) -> Result<()> {
+        let now = crate::clock::Clock.now().ms();
         let write = |conn: &mut Connection| -> rusqlite::Result<()> {
             let transaction = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             for (tenant, head) in heads {
@@ -189,7 +206,7 @@ impl Shared {
             }
             transaction.commit()
         };
-        write(&mut conn).told(&self.health)
+        write(conn).told(&self.health)
     }
 
     fn put_back(&self, heads: HashMap<TenantId, Head>, keys: HashMap<KeyId, Time>) {
@@ -216,8 +233,7 @@ fn open(directory: &Directory, busy: Duration, health: &Health) -> Result<Connec
                 }
             }
         }
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let aside = path.with_extension(format!("db.damaged-{since}"));
+        let aside = path.with_extension(format!("db.damaged-{}", crate::clock::Clock.now().ms()));
         tracing::error!(aside = %aside.display(), "heads.db was damaged: until every ledger has moved on, a rolled-back one is not noticed");
         std::fs::rename(&path, &aside).map_err(directory::io_error)?;
         for side in ["db-wal", "db-shm"] {

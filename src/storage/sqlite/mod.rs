@@ -79,6 +79,8 @@ pub(super) struct Sqlite {
     watch: Mutex<Connection>,
     lookers: Vec<Mutex<Connection>>,
     tenants: Arc<Tenants>,
+    /// Tenants that this server has opened before, so that nothing is left in them of an earlier one.
+    seen: Arc<Mutex<HashSet<TenantId>>>,
     heads: Arc<Heads>,
     closed: AtomicBool,
     /// Held as long as the server lives; taken away on closing.
@@ -105,19 +107,20 @@ impl Sqlite {
         };
         let catalog = catalog_open(&directory, mode, &settings)?;
         let path = directory.catalog();
-        let look = || connection::open(&path, Use::Read, busy).told(&catalog.health).map(Mutex::new);
-        let watch = look()?;
-        let lookers = (0..LOOKERS).map(|_| look()).collect::<Result<Vec<_>>>()?;
+        let reader = || connection::open(&path, Use::Read, busy).told(&catalog.health).map(Mutex::new);
+        let watch = reader()?;
+        let lookers = (0..LOOKERS).map(|_| reader()).collect::<Result<Vec<_>>>()?;
         let heads = Arc::new(Heads::open(&directory, busy, (mode == Mode::Server).then_some(limits.heads_interval_ms))?);
         let bytes_max = (limits.tenant_bytes_max > 0).then_some(limits.tenant_bytes_max as u64);
         let settings = Settings { bytes_max, readers_max: tenants::READERS_MAX, ..settings };
+        let seen = Arc::new(Mutex::new(HashSet::new()));
         let files = TenantFiles {
             directory: directory.clone(),
             settings: settings.clone(),
             mode,
             heads: Arc::clone(&heads),
             opening,
-            seen: Mutex::new(HashSet::new()),
+            seen: Arc::clone(&seen),
         };
         let opener = Box::new(move |tenant| files.open(tenant));
         let tenants = Tenants::new(opener, tenants_open_max(limits), limits.tenant_queue_max, busy);
@@ -130,6 +133,7 @@ impl Sqlite {
             watch,
             lookers,
             tenants,
+            seen,
             heads,
             closed: AtomicBool::new(false),
             lock: Mutex::new(lock),
@@ -247,10 +251,11 @@ impl Engine for Sqlite {
         self.tenants.alone(tenant, || files::create(&self.directory, &self.settings, tenant, name, created_at))
     }
 
-    fn destroy(&self, tenant: TenantId) -> Result<()> {
+    fn destroy(&self, tenant: TenantId, keys: &[KeyId]) -> Result<()> {
         self.tenants.alone(tenant, || {
+            self.seen.lock().remove(&tenant);
             files::remove(&self.directory, tenant)?;
-            self.heads.head_remove(tenant)
+            self.heads.remove(tenant, keys)
         })
     }
 
@@ -289,8 +294,8 @@ impl Engine for Sqlite {
         database::read(&looker, &self.catalog.health, work)
     }
 
-    fn search_condition(&self, param: usize) -> String {
-        search::condition(param)
+    fn search_condition(&self) -> &'static str {
+        search::CONDITION
     }
 
     fn search(&self, typed: &str) -> Option<String> {

@@ -3,13 +3,9 @@
 /// Words of a search that count; the rest is left out.
 const WORDS_MAX: usize = 16;
 
-/// A condition on `conversations`: one of its messages matches the parameter.
-pub(super) fn condition(param: usize) -> String {
-    format!(
-        "conversations.id IN (SELECT found.conversation_id FROM messages_fts JOIN messages AS found ON found.rowid = messages_fts.rowid \
-         WHERE messages_fts MATCH ?{param} AND found.tenant_id = ?1)"
-    )
-}
+/// A condition on `conversations`: one of its messages matches what the bare `?` stands for.
+pub(super) const CONDITION: &str = "conversations.id IN (SELECT found.conversation_id FROM messages_fts \
+    JOIN messages AS found ON found.rowid = messages_fts.rowid WHERE messages_fts MATCH ? AND found.tenant_id = ?1)";
 
 /// Every word as a quoted string, which FTS5 takes for that word and nothing else; all of them must occur.
 pub(super) fn query(typed: &str) -> Option<String> {

@@ -158,7 +158,7 @@ fn nobody_else_may_look_into_the_files() {
         }
     }
     assert!(files >= 5, "catalog, heads, lock, a tenant's file and its log");
-    bench.engine.destroy(tenant).unwrap();
+    bench.engine.destroy(tenant, &[]).unwrap();
     assert!(!file(bench.dir.path(), tenant).parent().unwrap().exists());
 }
 

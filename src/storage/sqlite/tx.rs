@@ -39,7 +39,6 @@ impl ToSql for Param<'_> {
             Self::Null => ValueRef::Null,
             Self::Int(int) => ValueRef::Integer(*int),
             Self::Text(text) => ValueRef::Text(text.as_bytes()),
-            Self::Blob(bytes) => ValueRef::Blob(bytes),
         }))
     }
 }
@@ -84,13 +83,6 @@ impl Row for SqliteRow<'_> {
         match self.value(column)? {
             ValueRef::Null => Ok(None),
             _ => self.text(column).map(Some),
-        }
-    }
-
-    fn blob(&self, column: usize) -> Result<&[u8]> {
-        match self.value(column)? {
-            ValueRef::Blob(bytes) => Ok(bytes),
-            _ => self.wrong(column, "bytes"),
         }
     }
 }
