@@ -2,7 +2,7 @@
 
 use crate::{
     agent::{self, Agent},
-    clock::Clock,
+    clock::{Clock, Time},
     config::Config,
     mail::Mailer,
     metrics::Metrics,
@@ -43,6 +43,8 @@ pub struct Wired {
     pub agent: Agent,
     /// What is counted.
     pub metrics: Metrics,
+    /// When the server was wired together.
+    pub started: Time,
     /// Cancelled when the server begins to stop: no new turn may start, and whoever waits for something idle may give up.
     pub stopping: CancellationToken,
 }
@@ -75,6 +77,7 @@ impl App {
             metrics: metrics.clone(),
             stopping: stopping.clone(),
         });
-        Self { inner: Arc::new(Wired { parts, agent, metrics, stopping }) }
+        let started = parts.clock.now();
+        Self { inner: Arc::new(Wired { parts, agent, metrics, started, stopping }) }
     }
 }

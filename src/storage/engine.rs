@@ -188,6 +188,9 @@ pub(super) trait Engine: Send + Sync + 'static {
     /// When these keys were used last, in their order.
     fn key_uses(&self, keys: &[KeyId]) -> Result<Vec<Option<Time>>>;
 
+    /// How many tenants' databases are open. Cheap.
+    fn tenants_open(&self) -> usize;
+
     /// What is free for us on the data's disk, in bytes.
     fn disk_free_bytes(&self) -> Result<u64>;
 

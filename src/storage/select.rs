@@ -92,7 +92,7 @@ impl Select {
         }
     }
 
-    /// The same, when there is a value.
+    /// The same as [`Self::and`], when there is a value.
     pub(super) fn and_some(&mut self, condition: &str, value: Option<impl Into<Value>>) {
         if let Some(value) = value {
             self.and(condition, value);

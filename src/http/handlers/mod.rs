@@ -9,6 +9,7 @@ mod keys;
 mod logs;
 mod members;
 mod models;
+mod operator;
 mod pages;
 mod tenants;
 mod usage;
@@ -30,6 +31,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         wallet::endpoints(),
         usage::endpoints(),
         logs::endpoints(),
+        operator::endpoints(),
         health::endpoints(),
         pages::endpoints(),
     ];

@@ -314,6 +314,10 @@ impl Engine for Sqlite {
         self.heads.key_uses(keys)
     }
 
+    fn tenants_open(&self) -> usize {
+        self.tenants.open_count()
+    }
+
     fn disk_free_bytes(&self) -> Result<u64> {
         directory::disk_free_bytes(self.directory.root())
     }

@@ -341,7 +341,6 @@ impl Tenants {
     }
 
     /// How many files are open.
-    #[cfg(test)]
     pub(super) fn open_count(&self) -> usize {
         self.cache.lock().open
     }
