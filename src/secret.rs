@@ -54,7 +54,7 @@ fn checksum(text: &str) -> [u8; CHECKSUM_CHARS] {
 }
 
 /// A text with its checksum behind it.
-fn sealed(body: &str) -> Secret {
+pub(crate) fn sealed(body: &str) -> Secret {
     let mut text = String::with_capacity(body.len() + 1 + CHECKSUM_CHARS);
     text.push_str(body);
     text.push('_');

@@ -4,6 +4,8 @@
 //! here, from a proved credential, and only they lead to a tenant's data.
 
 mod access;
+#[cfg(test)]
+mod accounts_tests;
 mod breaches;
 mod catalog;
 mod configs;
