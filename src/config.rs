@@ -173,7 +173,9 @@ limits! {
     connection_streams_max: count = 100;
     /// How often the TLS files are looked at for a change.
     tls_check_ms: ms = Duration::from_secs(10);
-    /// Time to send all request headers.
+    /// Time in which a client has to take at least some of the bytes that wait for it.
+    write_timeout_ms: ms = Duration::from_secs(30);
+    /// Time to send all request headers, from the connection's beginning or the last answer: so long an idle connection stays open, too.
     header_timeout_ms: ms = Duration::from_secs(15);
     /// Time to send the request body.
     body_timeout_ms: ms = Duration::from_secs(30);

@@ -4,9 +4,9 @@
 //! a malformed request line, header or framing (a bad or contradictory Content-Length, a Transfer-Encoding that does not end in chunked or
 //! comes with HTTP/1.0), 414 for a request line of 64 KiB, 431 for more than twice the bytes or number of headers that we allow. It gives no
 //! hook for these. Up to that second bound our own 414 and 431 answer, with a problem object. A client that is too slow with its headers
-//! gets its connection closed without an answer; so does one that waits too long with its next request.
+//! gets its connection closed without an answer; so does one that waits too long with its next request, or does not read its answer.
 
-use super::{door::Door, tls::Certificate};
+use super::{door::Door, slow::Impatient, tls::Certificate};
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -47,6 +47,7 @@ pub(super) async fn connection(door: Arc<Door>, stream: TcpStream, peer: IpAddr,
 
 async fn http(door: Arc<Door>, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: IpAddr, watcher: Watcher) {
     let builder = builder(&door);
+    let io = Impatient::new(io, door.app.config.limits.write_timeout_ms);
     let header_timeout = door.app.config.limits.header_timeout_ms;
     let begun = Arc::new(AtomicBool::new(false));
     let service = {

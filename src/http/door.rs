@@ -55,7 +55,7 @@ impl Door {
                 self.app.metrics.panicked();
                 Err(Error::internal(format!("a panic: {}", trace::panic_text(panic.as_ref()))))
             });
-            if outcome.is_err() && !body.is_end_stream() {
+            if outcome.is_err() && drains(&head) && !body.is_end_stream() {
                 body::drain(&mut body, &self.app.config.limits).await;
             }
             trace::ended(&self.app, &seen, &head, &outcome);
@@ -164,6 +164,12 @@ fn query_of(endpoint: &Endpoint, head: &Parts) -> Result<Vec<(String, String)>> 
     let query = query::parse(head.uri.query().unwrap_or_default())?;
     query::check(endpoint, &query)?;
     Ok(query)
+}
+
+/// Whether what is left of a refused body should be taken in. HTTP/2 resets the one stream, and a client that asked before it sent (RFC 9110
+/// §10.1.1) has sent nothing yet: reading would tell it to begin.
+fn drains(head: &Parts) -> bool {
+    head.version < Version::HTTP_2 && !head.headers.contains_key(header::EXPECT)
 }
 
 /// Whether the connection may not be used again. Of a request with both Content-Length and Transfer-Encoding, a smuggler's shape, hyper obeys

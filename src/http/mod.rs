@@ -18,6 +18,7 @@ mod query;
 mod refused;
 mod route;
 mod server;
+mod slow;
 pub mod sse;
 mod tls;
 mod trace;

@@ -210,3 +210,100 @@ fn in_words(errors: &[FieldError]) -> String {
     }
     words.join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::money::Money;
+    use std::collections::BTreeSet;
+
+    /// One of each.
+    fn samples() -> Vec<Error> {
+        let (detail, wait) = ("What happened.".to_owned(), Duration::from_millis(1_500));
+        let money = |text: &str| text.parse::<Money>().unwrap();
+        let errors = || vec![FieldError { pointer: "/name".to_owned(), message: "expected 1 to 200 characters".to_owned() }];
+        let (provider, model) = ("openai".to_owned(), "gpt".to_owned());
+        vec![
+            Error::MalformedJson { detail: detail.clone() },
+            Error::MalformedRequest { detail: detail.clone() },
+            Error::MissingCredentials,
+            Error::InvalidApiKey,
+            Error::InvalidToken,
+            Error::InvalidLogin,
+            Error::InsufficientCredit { required: money("0.5"), available: money("0.1") },
+            Error::KeySpendLimit { limit: money("1"), spent: money("0.9") },
+            Error::InsufficientRole { needed: "admin" },
+            Error::EmailNotVerified,
+            Error::TenantSuspended,
+            Error::SignupClosed,
+            Error::not_found("config", "x\"<script>"),
+            Error::NoSuchRoute,
+            Error::MethodNotAllowed { allowed: "GET, HEAD".to_owned() },
+            Error::RequestTimeout,
+            Error::LengthRequired,
+            Error::BodyTooLarge { limit_bytes: 10 },
+            Error::UriTooLong { limit_bytes: 10 },
+            Error::UnsupportedMediaType,
+            Error::HeadersTooLarge { limit_bytes: 10 },
+            Error::ConfigNameTaken { name: "Site Editor".to_owned() },
+            Error::LastOwner,
+            Error::TurnCancelled,
+            Error::ConversationBusy { retry_after: wait },
+            Error::ConversationConfigMismatch,
+            Error::ToolResultsRequired { open: vec![("call_01".to_owned(), "write_file".to_owned())] },
+            Error::IdempotencyInProgress { retry_after: wait },
+            Error::Conflict { detail: detail.clone() },
+            Error::ValidationFailed { errors: errors() },
+            Error::ToolResultsMismatch { errors: errors() },
+            Error::TemplateVariableMissing { names: vec!["customer".to_owned()] },
+            Error::IdempotencyKeyReused,
+            Error::ContextTooLong { detail: detail.clone() },
+            Error::SandboxUnavailable,
+            Error::RateLimited { retry_after: wait },
+            Error::CreditReserved { required: money("0.5"), available: money("0.1"), retry_after: wait },
+            Error::internal("SELECT secret FROM keys"),
+            Error::ProviderError { detail: detail.clone() },
+            Error::ProviderOverloaded { retry_after: None },
+            Error::PricingUnavailable { provider: provider.clone(), model: model.clone() },
+            Error::ProviderNotConfigured { provider: provider.clone(), detail: "it has no key.".to_owned() },
+            Error::TenantUnavailable,
+            Error::ShuttingDown,
+            Error::TooManyChecks { retry_after: wait },
+            Error::ModelClosed { provider, model },
+            Error::Overloaded { retry_after: wait },
+            Error::ProviderTimeout { detail },
+            Error::TenantFull,
+            Error::DiskFull,
+        ]
+    }
+
+    #[test]
+    fn every_code_is_some_errors_and_every_error_says_what_to_do() {
+        let mut table = String::new();
+        let mut seen = BTreeSet::new();
+        for error in samples() {
+            let parts = problem_of(&error);
+            seen.insert(parts.code.code);
+            assert!(parts.detail.ends_with('.') || !parts.errors.is_empty() || parts.allow.is_some(), "{error:?}: {}", parts.detail);
+            let retry = parts.retry_after.map(|wait| format!(" (again in {})", whole_seconds(wait))).unwrap_or_default();
+            let extra = if parts.extra.is_empty() { String::new() } else { format!(" {}", Json::Object(parts.extra.clone())) };
+            table.push_str(&format!("{} {}{retry}: {}{extra}\n", parts.status(), parts.code.code, parts.detail));
+        }
+        assert_eq!(seen, codes::ALL.iter().map(|code| code.code).collect());
+        insta::assert_snapshot!("problems", table);
+    }
+
+    #[test]
+    fn what_is_internal_stays_inside() {
+        let id = RequestId::new();
+        let body = problem_of(&Error::internal("SELECT secret FROM keys")).body(id, "http://x/docs/errors");
+        let text = std::str::from_utf8(&body).unwrap();
+        assert!(!text.contains("SELECT") && text.contains(&id.to_string()) && text.contains("http://x/docs/errors#internal"), "{text}");
+    }
+
+    #[test]
+    fn a_wait_is_rounded_up_to_whole_seconds() {
+        let seconds = [0, 1, 999, 1_000, 1_001].map(|ms| whole_seconds(Duration::from_millis(ms)));
+        assert_eq!(seconds, [1, 1, 1, 1, 2]);
+    }
+}

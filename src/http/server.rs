@@ -117,6 +117,11 @@ mod tests {
         })
     }
 
+    /// More than the kernel's buffers take.
+    fn floods(_call: OpenCall<'_>) -> Answer<'_> {
+        Box::pin(async { Ok(Reply::Page { content_type: "text/plain", body: vec![b'y'; 64 << 20].into(), headers: Vec::new() }) })
+    }
+
     fn echoes(call: OpenCall<'_>) -> Answer<'_> {
         Box::pin(async move {
             let value: serde_json::Value = call.request.json()?;
@@ -136,6 +141,7 @@ mod tests {
         let endpoints = vec![
             Endpoint::new("Panic", "GET", "/panic", Handler::Open(panics)),
             Endpoint::new("Fail", "GET", "/fail", Handler::Open(fails)),
+            Endpoint::new("Flood", "GET", "/flood", Handler::Open(floods)),
             Endpoint::new("Stream", "GET", "/stream", Handler::Open(streams)).answers_raw(200, "text/event-stream"),
             Endpoint::new("Echo", "POST", "/api/echo", Handler::Open(echoes)).body::<crate::model::Key>().query("metadata.*", "any"),
             Endpoint::new("Guess", "POST", "/api/guess", Handler::Credentials(echoes)).body::<crate::model::Key>(),
@@ -218,6 +224,34 @@ mod tests {
         answers(&post(address, "/api/echo", "", &large).await, "413", "body_too_large");
         answers(&ask(address, chunked, &format!("{:x}\r\n{large}\r\n0\r\n\r\n", large.len())).await, "413", "body_too_large");
         answers(&ask(address, chunked, "zz\r\n").await, "400", "malformed_request");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_announced_and_refused_is_not_asked_for() {
+        let (address, _app, _data) = start(crate::config::Limits::default()).await;
+        let announced = "POST /api/echo HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: ";
+        let answer = ask(address, &format!("{announced}99999999"), "").await;
+        answers(&answer, "413", "body_too_large");
+        assert!(!answer.contains("100 Continue"));
+        assert!(ask(address, &format!("{announced}2"), "{}").await.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK"));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_let_go() {
+        let limits = crate::config::Limits { write_timeout_ms: Duration::from_millis(200), ..Default::default() };
+        let (address, app, _data) = start(limits).await;
+        let mut peer = TcpStream::connect(address).await.unwrap();
+        peer.write_all(b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let open = || app.metrics.text().unwrap().contains("nimblesite_connections_open 1");
+        while !open() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while open() {
+            assert!(std::time::Instant::now() < until, "the connection is still open");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drop(peer);
     }
 
     #[tokio::test]
