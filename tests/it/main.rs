@@ -14,6 +14,7 @@
 )]
 
 mod fake_provider;
+mod docs;
 mod fake_provider_test;
 mod harness;
 mod http;
