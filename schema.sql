@@ -264,6 +264,7 @@ CREATE TABLE ledger (
     PRIMARY KEY (tenant_id, seq)
 ) STRICT;
 CREATE UNIQUE INDEX ledger_by_reference ON ledger (tenant_id, reference) WHERE reference IS NOT NULL;
+CREATE INDEX ledger_by_turn ON ledger (tenant_id, turn_id) WHERE turn_id IS NOT NULL;
 CREATE UNIQUE INDEX ledger_by_id ON ledger (tenant_id, id);
 CREATE TRIGGER ledger_append_only_update BEFORE UPDATE ON ledger BEGIN SELECT RAISE (ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER ledger_append_only_delete BEFORE DELETE ON ledger BEGIN SELECT RAISE (ABORT, 'the ledger is append-only'); END;

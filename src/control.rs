@@ -4,9 +4,9 @@
 //! directory (0700) and the socket (0600) are the credential: whoever can connect may read the files anyway.
 
 use crate::{
+    app::App,
     error::{Error, Result},
     ids::TenantId,
-    storage::Storage,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -65,8 +65,8 @@ pub enum Told {
 /// What the server does when it is asked.
 #[derive(Clone)]
 pub struct Desk {
-    /// The data.
-    pub storage: Storage,
+    /// What the server is made of.
+    pub app: App,
     /// Where the server listens.
     pub listen: String,
 }
@@ -132,7 +132,8 @@ async fn act(ask: Ask, desk: &Desk) -> Told {
         }
         Ask::TenantDelete { tenant_id } => {
             tracing::info!(%tenant_id, "a tenant is deleted by the operator");
-            match desk.storage.tenant_remove(&desk.storage.operator_here(), tenant_id).await {
+            let storage = &desk.app.storage;
+            match desk.app.agent.without_turns(tenant_id, storage.tenant_remove(&storage.operator_here(), tenant_id)).await {
                 Ok(()) => Told::Done,
                 Err(error) => Told::Refused { message: error.to_string() },
             }

@@ -219,15 +219,16 @@ impl Agent {
         Ok(ran)
     }
 
-    /// Stops every turn of a tenant and waits for their end, before the tenant is deleted.
-    pub async fn tenant_cancel(&self, tenant: TenantId) {
-        self.inner.running.cancel_tenant(tenant);
-        let ended = async {
-            while self.inner.running.tenant_turns(tenant) > 0 {
-                tokio::time::sleep(DRAIN_STEP).await;
+    /// Does something that needs a tenant without turns, such as deleting it: cancels its turns, and whichever slip in, until the work is done.
+    pub async fn without_turns<T>(&self, tenant: TenantId, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            self.inner.running.cancel_tenant(tenant);
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(DRAIN_STEP) => {}
             }
-        };
-        let _ = tokio::time::timeout(SETTLE_GRACE, ended).await;
+        }
     }
 
     /// Waits so long for running turns, then cancels what still runs and lets it settle. Answers how many turns had to be cancelled.

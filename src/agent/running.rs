@@ -132,11 +132,6 @@ impl Running {
         lock(&self.turns).values().filter(|kept| kept.ended.is_none()).count()
     }
 
-    /// How many of a tenant's turns run.
-    pub fn tenant_turns(&self, tenant: TenantId) -> usize {
-        lock(&self.turns).iter().filter(|((of, _), kept)| *of == tenant && kept.ended.is_none()).count()
-    }
-
     /// Cancels every turn that runs.
     pub fn cancel_all(&self) {
         for kept in lock(&self.turns).values().filter(|kept| kept.ended.is_none()) {

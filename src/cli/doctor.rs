@@ -261,8 +261,13 @@ async fn audit(storage: &Storage, tenants: &[TenantId], findings: &mut Findings)
     let operator = storage.operator_here();
     let mut sound = 0_usize;
     for tenant in tenants {
-        match storage.credit_show(&operator, *tenant).await {
-            Ok(_) => sound += 1,
+        match storage.audit(&operator, *tenant).await {
+            Ok(audit) if audit.faults.is_empty() => sound += 1,
+            Ok(audit) => findings.bad(
+                "ledger",
+                format!("{tenant}: {}", audit.faults.join("; ")),
+                "suspend the tenant, keep a copy of its file, and compare it with the newest backup",
+            ),
             Err(error) => findings.bad(
                 "tenant",
                 format!("{tenant}: {}", failure::say(&error)),
@@ -270,5 +275,5 @@ async fn audit(storage: &Storage, tenants: &[TenantId], findings: &mut Findings)
             ),
         }
     }
-    findings.good("tenants", format!("{sound} of {} files open", tenants.len()));
+    findings.good("tenants", format!("{sound} of {} files open, and their ledgers match wallet, holds, keys and answers", tenants.len()));
 }

@@ -70,7 +70,7 @@ impl Running {
         let mut background = JoinSet::new();
         match Control::listen(&app.config.data) {
             Ok(control) => {
-                let desk = control::Desk { storage: app.storage.clone(), listen: at.to_string() };
+                let desk = control::Desk { app: app.clone(), listen: at.to_string() };
                 background.spawn(async move { control.serve(desk).await });
             }
             // The path may be too long for a socket. Everything but `tenant delete` works without.

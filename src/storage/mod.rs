@@ -6,6 +6,7 @@
 mod access;
 #[cfg(test)]
 mod accounts_tests;
+mod audit;
 mod breaches;
 mod catalog;
 mod configs;
@@ -32,6 +33,7 @@ mod users;
 mod wallet;
 
 pub use access::{Operator, Principal, SignedIn};
+pub use audit::Audit;
 pub use conversations::ConversationFilter;
 pub use logs::{LogFilter, UsageAsk, UsageGroup};
 pub use status::Counts;

@@ -107,7 +107,11 @@ fn conversation_update(call: TenantCall<'_>) -> Answer<'_> {
 
 fn conversation_delete(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
-        call.store.conversation_delete(&call.who, id(call.request)?).await?;
+        let id = id(call.request)?;
+        if let Some(turn) = call.store.conversation_deletable(&call.who, id).await? {
+            call.app.agent.turn_cancel(&call.who, turn).await?;
+        }
+        call.store.conversation_delete(&call.who, id).await?;
         Ok(Reply::Nothing)
     })
 }

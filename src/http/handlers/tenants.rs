@@ -1,6 +1,7 @@
 //! Tenants: a user makes and lists them; a key reads, changes and deletes its own.
 
 use crate::{
+    error::Error,
     http::{
         call::{Reply, TenantCall, UserCall},
         endpoint::{Answer, Endpoint, Handler},
@@ -86,7 +87,10 @@ fn delete(call: TenantCall<'_>) -> Answer<'_> {
         let input: TenantDeleteInput = request.json()?;
         // A store keeps the file open, and it is the file that goes.
         drop(store);
-        app.storage.tenant_delete(&who, &input.confirm).await?;
+        if input.confirm != who.tenant_name() {
+            return Err(Error::invalid("/confirm", "expected the tenant's name, exactly as it is"));
+        }
+        app.agent.without_turns(who.tenant_id(), app.storage.tenant_delete(&who, &input.confirm)).await?;
         Ok(Reply::Nothing)
     })
 }

@@ -1,0 +1,158 @@
+//! The auditor: recomputes a tenant's money from the ledger, entry by entry, and holds it against the wallet, the holds, the keys and the
+//! messages. It shares the entry's hash with the wallet's own code and nothing else, so that a defect there shows here.
+
+use super::{
+    Operator, Storage, TenantStore,
+    engine::Param,
+    ledger, rows,
+    tenant::TenantTx,
+    wallet::{money, purse},
+};
+use crate::{
+    error::Result,
+    ids::TenantId,
+    model::{EntryKind, LedgerEntry},
+    money::Money,
+    rates,
+    wallet::{chain_next, chain_start},
+};
+use serde::Serialize;
+
+/// What an audit found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Audit {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// Entries of the ledger.
+    pub entries: u64,
+    /// Top-ups, refunds and adjustments together, from the ledger.
+    pub deposited: Money,
+    /// What was spent, from the ledger.
+    pub settled: Money,
+    /// What is held, from the holds.
+    pub held: Money,
+    /// What does not fit; empty when all does.
+    pub faults: Vec<String>,
+}
+
+/// The sums that run along the ledger, in 128 bits, where no tampered entry can wrap them.
+struct Walk {
+    seq: u64,
+    hash: String,
+    balance: i128,
+    deposited: i128,
+    settled: i128,
+    faults: Vec<String>,
+}
+
+impl Walk {
+    fn step(&mut self, entry: &LedgerEntry) {
+        let amount = i128::from(entry.amount.nanos());
+        self.seq += 1;
+        self.balance += amount;
+        match entry.kind {
+            EntryKind::Spend => self.settled -= amount,
+            EntryKind::Topup | EntryKind::Refund | EntryKind::Adjustment => self.deposited += amount,
+        }
+        let (seq, balance) = (self.seq, self.balance);
+        self.expect(entry.seq == seq, || format!("entry {} stands where {seq} should", entry.seq));
+        self.expect(i128::from(entry.balance.nanos()) == balance, || {
+            format!("entry {} shows a balance of ${}, the entries make {balance} nano-dollars", entry.seq, entry.balance)
+        });
+        let hash = chain_next(&self.hash, entry);
+        self.expect(entry.hash == hash, || format!("entry {} does not match its hash: it was changed, or one before it was", entry.seq));
+        // The chain goes on from what stands there, so that one changed entry is one fault.
+        self.hash.clone_from(&entry.hash);
+        self.charge(entry);
+    }
+
+    /// A spend is what its usage costs at its rates, or less where the hold cut it.
+    fn charge(&mut self, entry: &LedgerEntry) {
+        let (EntryKind::Spend, Some(usage), Some(rates)) = (entry.kind, entry.usage, entry.rates) else { return };
+        let charged = -i128::from(entry.amount.nanos());
+        let fits = rates::cost(&rates, usage).is_none_or(|cost| charged <= i128::from(cost.nanos()));
+        self.expect(charged >= 0 && fits, || format!("entry {} charges more than its usage costs at its rates", entry.seq));
+    }
+
+    fn expect(&mut self, holds: bool, fault: impl FnOnce() -> String) {
+        if !holds {
+            let fault = fault();
+            self.faults.push(fault);
+        }
+    }
+}
+
+fn audit(tx: &mut TenantTx<'_>, tenant: TenantId) -> Result<Audit> {
+    let mut walk = Walk { seq: 0, hash: chain_start(tenant), balance: 0, deposited: 0, settled: 0, faults: Vec::new() };
+    tx.query(&format!("SELECT {} FROM ledger WHERE tenant_id = ?1 ORDER BY seq", ledger::COLUMNS), &[], |row| {
+        walk.step(&ledger::entry(row)?);
+        Ok(())
+    })?;
+    let sum = |tx: &mut TenantTx<'_>, sql: &str| -> Result<Money> { Ok(tx.first(sql, &[], |row| money(row, 0))?.unwrap_or_default()) };
+    let held = sum(tx, "SELECT COALESCE(SUM(amount), 0) FROM holds WHERE tenant_id = ?1")?;
+    let (purse, seq, head) = purse(tx)?;
+    let amount = |sum: i128| Money::from_nanos(i64::try_from(sum).unwrap_or(i64::MAX));
+    let (deposited, settled) = (amount(walk.deposited), amount(walk.settled));
+    walk.expect(purse.deposited == deposited, || format!("the wallet says ${} were deposited, the ledger ${deposited}", purse.deposited));
+    walk.expect(purse.settled == settled, || format!("the wallet says ${} were settled, the ledger ${settled}", purse.settled));
+    walk.expect(purse.held == held, || format!("the wallet holds ${}, its holds are ${held}", purse.held));
+    walk.expect(walk.settled + i128::from(held.nanos()) <= walk.deposited, || "more is settled and held than was deposited".to_owned());
+    let (walked, last) = (walk.seq, walk.hash.clone());
+    walk.expect(seq == walked && head == last, || format!("the wallet's newest entry is {seq}, the ledger's is {walked}"));
+    keys(tx, &mut walk)?;
+    turns(tx, &mut walk)?;
+    Ok(Audit { tenant_id: tenant, entries: walk.seq, deposited, settled, held, faults: walk.faults })
+}
+
+/// What each key has spent and holds is what ledger and holds say of it.
+fn keys(tx: &mut TenantTx<'_>, walk: &mut Walk) -> Result<()> {
+    let wrong = tx.all(
+        "SELECT k.key_id, k.spent, k.held,
+                (SELECT COALESCE(-SUM(l.amount), 0) FROM ledger l WHERE l.tenant_id = ?1 AND l.kind = 'spend' AND l.key_id = k.key_id),
+                (SELECT COALESCE(SUM(h.amount), 0) FROM holds h WHERE h.tenant_id = ?1 AND h.key_id = k.key_id)
+         FROM key_spend k WHERE k.tenant_id = ?1",
+        &[],
+        |row| {
+            let (spent, held, ledger, holds) = (money(row, 1)?, money(row, 2)?, money(row, 3)?, money(row, 4)?);
+            let fits = spent == ledger && held == holds;
+            Ok((!fits).then(|| {
+                format!(
+                    "key {} shows ${spent} spent and ${held} held; ledger and holds say ${ledger} and ${holds}",
+                    row.text(0).unwrap_or("?")
+                )
+            }))
+        },
+    )?;
+    walk.faults.extend(wrong.into_iter().flatten());
+    Ok(())
+}
+
+/// What the answers of each turn say they cost is what the ledger charged for that turn. Deleted conversations have no answers any more.
+fn turns(tx: &mut TenantTx<'_>, walk: &mut Walk) -> Result<()> {
+    let wrong = tx.all(
+        "SELECT turn_id, cost, charged FROM (
+             SELECT m.turn_id AS turn_id, SUM(m.cost) AS cost,
+                    (SELECT COALESCE(-SUM(l.amount), 0) FROM ledger l WHERE l.tenant_id = ?1 AND l.kind = ?2 AND l.turn_id = m.turn_id) AS charged
+             FROM messages m WHERE m.tenant_id = ?1 AND m.role = 'assistant' GROUP BY m.turn_id) AS answered
+         WHERE cost <> charged",
+        &[Param::Text(EntryKind::Spend.name())],
+        |row| Ok(format!("the answers of turn {} cost ${}, the ledger charged ${}", rows::parsed::<crate::ids::TurnId>(row, 0)?, money(row, 1)?, money(row, 2)?)),
+    )?;
+    walk.faults.extend(wrong);
+    Ok(())
+}
+
+impl TenantStore {
+    /// Audits this tenant's money.
+    pub async fn audit(&self) -> Result<Audit> {
+        let tenant = self.tenant;
+        self.read(move |tx| audit(tx, tenant)).await
+    }
+}
+
+impl Storage {
+    /// Audits a tenant's money: for `doctor`, and for whoever wants to know.
+    pub async fn audit(&self, operator: &Operator, tenant: TenantId) -> Result<Audit> {
+        self.operator_store(operator, tenant).await?.audit().await
+    }
+}
