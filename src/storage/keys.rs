@@ -1,15 +1,12 @@
-//! API keys: issued, changed, revoked, rotated. Their proof is `access`'s.
-//!
-//! No key hands on more than it has: not a stronger role, not a later end, and a key with a spend limit of its own manages no keys at all,
-//! since each new key would begin to count at zero.
+//! API keys: issued, changed, revoked, rotated. Their proof is `access`'s; what a maker may hand on is `grant`'s.
 
 use super::{
     Operator, Principal, SignedIn, Storage, TenantStore, catalog,
     engine::{Param, Row, Tx, TxExt},
+    grant::{Grant, Maker, ends_within, owner_of_new, role_of_new},
     operate, rows,
     select::{Select, Value, id_cursor},
     tenant::TenantTx,
-    tenants,
 };
 use crate::{
     clock::Time,
@@ -21,51 +18,6 @@ use crate::{
     secret::{KeyHash, KeyText, NewKey},
 };
 use std::{collections::HashMap, sync::Arc};
-
-/// On whose authority a key is made or changed.
-#[derive(Clone)]
-enum Maker {
-    /// A key's.
-    Key(Principal),
-    /// A user's, in one of their tenants.
-    User(UserId),
-    /// The operator's, for this member.
-    Operator(UserId),
-}
-
-/// What a maker may, inside the transaction that uses it.
-struct Grant {
-    user: UserId,
-    role: Role,
-    /// When the maker's own authority ends.
-    ends_at: Option<Time>,
-}
-
-impl Maker {
-    fn grant(&self, tx: &mut dyn Tx, tenant: TenantId, now: Time) -> Result<Grant> {
-        match self {
-            Self::Key(who) => {
-                let role = catalog::standing_at_least(tx, who, now, Role::Member)?;
-                if who.spend_limit.is_some() {
-                    return Err(Error::InsufficientRole { needed: "member, of a key without a spend limit" });
-                }
-                Ok(Grant { user: who.user_id, role, ends_at: who.expires_at })
-            }
-            Self::User(user) => {
-                let role = catalog::membership(tx, tenant, *user)?.ok_or_else(|| Error::not_found("tenant", tenant))?;
-                match role {
-                    Role::Viewer => Err(Error::InsufficientRole { needed: Role::Member.name() }),
-                    role => Ok(Grant { user: *user, role, ends_at: None }),
-                }
-            }
-            Self::Operator(user) => {
-                tenants::tenant_find(tx, tenant)?;
-                let role = catalog::membership(tx, tenant, *user)?.ok_or_else(|| Error::not_found("member", user))?;
-                Ok(Grant { user: *user, role, ends_at: None })
-            }
-        }
-    }
-}
 
 /// A key's row in the making.
 pub(super) struct NewRow<'a> {
@@ -329,33 +281,6 @@ fn key_end(tx: &mut dyn Tx, id: KeyId, now: Time) -> Result<()> {
     Ok(())
 }
 
-/// Whose the new key will be, and their role. Nobody makes keys in the name of someone stronger.
-fn owner_of_new(tx: &mut dyn Tx, grant: &Grant, tenant: TenantId, asked: Option<UserId>) -> Result<(UserId, Role)> {
-    let Some(user) = asked.filter(|user| *user != grant.user) else {
-        return Ok((grant.user, grant.role));
-    };
-    if grant.role < Role::Admin {
-        return Err(Error::InsufficientRole { needed: Role::Admin.name() });
-    }
-    let role =
-        catalog::membership(tx, tenant, user)?.ok_or_else(|| Error::invalid("/user_id", "expected the id of a member of this tenant"))?;
-    if role > grant.role {
-        return Err(Error::InsufficientRole { needed: role.name() });
-    }
-    Ok((user, role))
-}
-
-fn role_of_new(grant: &Grant, member: Role, asked: Option<Role>) -> Result<Role> {
-    let role = asked.unwrap_or(Role::Member.min(member));
-    if role > grant.role {
-        return Err(Error::InsufficientRole { needed: role.name() });
-    }
-    if role > member {
-        return Err(Error::invalid("/role", format!("expected {} or weaker, the role of the member whose key it is", member.name())));
-    }
-    Ok(role)
-}
-
 fn ends_checked(expires_at: Option<Time>, now: Time) -> Result<()> {
     match expires_at {
         Some(end) if end <= now => Err(Error::invalid("/expires_at", "expected a time in the future")),
@@ -366,16 +291,6 @@ fn ends_checked(expires_at: Option<Time>, now: Time) -> Result<()> {
 fn limit_checked(spend_limit: Option<Money>) -> Result<()> {
     match spend_limit {
         Some(limit) if limit.is_negative() => Err(Error::invalid("/spend_limit", "expected zero or more")),
-        _ => Ok(()),
-    }
-}
-
-/// A key that ends by itself makes none that outlives it.
-fn ends_within(grant: &Grant, expires_at: Option<Time>) -> Result<()> {
-    match grant.ends_at {
-        Some(end) if expires_at.is_none_or(|asked| asked > end) => {
-            Err(Error::invalid("/expires_at", format!("expected a time not after {end}, when the key that you use ends")))
-        }
         _ => Ok(()),
     }
 }

@@ -14,6 +14,7 @@ mod configs;
 mod conformance;
 mod conversations;
 mod engine;
+mod grant;
 mod keys;
 mod ledger;
 mod logs;

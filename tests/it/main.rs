@@ -13,6 +13,7 @@
     reason = "tests fail by panicking and have no readers of documents"
 )]
 
+mod accounts;
 mod fake_provider;
 mod docs;
 mod fake_provider_test;
