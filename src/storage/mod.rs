@@ -21,6 +21,8 @@ mod logs;
 mod members;
 mod operate;
 mod proof;
+#[cfg(test)]
+mod read_tests;
 mod rows;
 mod schema;
 mod select;

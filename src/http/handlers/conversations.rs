@@ -17,6 +17,8 @@ const TAG: &str = "Conversations";
 const TITLE_CHARS_MAX: usize = 200;
 /// The metadata filters of one request.
 const METADATA_FILTERS_MAX: usize = 8;
+/// How often a running turn is cancelled to delete its conversation.
+const DELETE_ATTEMPTS: usize = 3;
 /// The characters of a full-text search.
 const Q_CHARS_MAX: usize = 200;
 
@@ -108,11 +110,22 @@ fn conversation_update(call: TenantCall<'_>) -> Answer<'_> {
 fn conversation_delete(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let id = id(call.request)?;
-        if let Some(turn) = call.store.conversation_deletable(&call.who, id).await? {
-            call.app.agent.turn_cancel(&call.who, turn).await?;
+        let mut outcome = Ok(());
+        // A request that waited in line may begin a turn between the cancel and the delete.
+        for _ in 0..DELETE_ATTEMPTS {
+            if let Some(turn) = call.store.conversation_deletable(&call.who, id).await? {
+                match call.app.agent.turn_cancel(&call.who, turn).await {
+                    // One that is unknown here has ended meanwhile.
+                    Ok(_) | Err(Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            outcome = call.store.conversation_delete(&call.who, id).await;
+            if !matches!(outcome, Err(Error::ConversationBusy { .. })) {
+                break;
+            }
         }
-        call.store.conversation_delete(&call.who, id).await?;
-        Ok(Reply::Nothing)
+        outcome.map(|()| Reply::Nothing)
     })
 }
 
