@@ -3,23 +3,24 @@
 
 use super::{
     Agent,
-    feed::Event,
+    feed::{Event, Feed},
     input::Admitted,
     prepare::Prepared,
     running::{ClaimGuard, ConversationGuard, Slot, TurnGuard},
-    settle::{Bill, answered, failed, settle_failed},
+    settle::{Bill, answered, failed, settle_failed, until_stored},
     turn::{Ask, Happened, Retry, Turn},
 };
 use crate::{
-    error::Error,
-    model::{JsonObject, ModelRef, TurnFailure},
+    error::{Error, Result},
+    model::{FinishReason, JsonObject, ModelRef, TurnOutcome},
     provider::{
         Piece, RefusalKind,
-        client::{Ended, Outcome},
+        client::{Call, Ended, Outcome},
     },
-    storage::{Hold, OpenTurn, Principal, Step, TenantStore},
+    storage::{Hold, OpenTurn, Principal, Settled, TenantStore},
 };
 use std::{sync::Arc, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 /// All that a turn works with.
 pub(super) struct Drive {
@@ -30,128 +31,100 @@ pub(super) struct Drive {
     /// Remarks that replace those of the conversation.
     pub(super) metadata: Option<JsonObject>,
     pub(super) arrived: Instant,
-    pub(super) guard: TurnGuard,
-    pub(super) _held: (Slot, Option<ClaimGuard>, ConversationGuard),
+    pub(super) feed: Arc<Feed>,
+    pub(super) cancel: CancellationToken,
+}
+
+/// What others wait for as long as a turn runs.
+pub(super) struct Guards {
+    pub(super) turn: TurnGuard,
+    pub(super) slot: Slot,
+    pub(super) claim: Option<ClaimGuard>,
+    pub(super) conversation: ConversationGuard,
+}
+
+/// What follows a call.
+enum Next {
+    Ask(Ask),
+    /// The turn is over, with this as its last event.
+    Over(Event),
 }
 
 impl Agent {
     /// Runs a turn to its end.
-    pub(super) async fn drive(self, drive: Drive) {
+    pub(super) async fn drive(self, drive: Drive, guards: Guards) {
+        let last = self.run(&drive).await;
+        self.parts().metrics.turn(outcome_of(&last));
+        // Whoever reads the last event may go on at once: nothing may be in the way any more.
+        let Guards { turn, slot, claim, conversation } = guards;
+        drop((slot, claim, conversation));
+        drive.feed.push(last);
+        drop(turn);
+    }
+
+    async fn run(&self, drive: &Drive) -> Event {
         let config = &drive.open.config;
         let retry = Retry::of(self.limits());
         let mut turn = Turn::new(config.model_config.primary(), config.model_config.fallbacks.clone(), config.context_policy, retry);
         let mut ask = turn.next(Happened::Begun, 0);
         loop {
-            ask = match ask {
-                Ask::Call { model, shrink } => match self.call(&drive, &mut turn, &model, shrink).await {
-                    Some(ask) => ask,
-                    None => return,
-                },
+            let next = match ask {
+                Ask::Call { model, shrink } => self.call(drive, &mut turn, &model, shrink).await,
                 Ask::Wait(wait) => {
                     let waited = tokio::select! {
-                        () = drive.guard.entry.cancel.cancelled() => Happened::Cancelled,
+                        () = drive.cancel.cancelled() => Happened::Cancelled,
                         () = tokio::time::sleep(wait) => Happened::Waited,
                     };
-                    turn.next(waited, dice())
+                    Next::Ask(turn.next(waited, dice()))
                 }
-                Ask::Refuse(error) => return self.refuse(&drive, error).await,
-                Ask::Fail(failure) => return self.fail(&drive, failure).await,
+                Ask::Refuse(error) => Next::Over(refuse(drive, error).await),
+                Ask::Fail(failure) => Next::Over(last_event(settle_failed(drive, failed(drive, None, failure)).await)),
                 // The machine asks for this only in answer to an answered call, which `call` has settled.
-                Ask::Answer => return self.fail(&drive, TurnFailure::Internal).await,
+                Ask::Answer => Next::Over(Event::Failed(Error::internal("an answer without a call"))),
             };
+            match next {
+                Next::Ask(next) => ask = next,
+                Next::Over(event) => return event,
+            }
         }
     }
 
-    /// Prepares, makes and settles one call. Nothing is left to do when the turn ended with it.
-    async fn call(&self, drive: &Drive, turn: &mut Turn, model: &ModelRef, shrink: u32) -> Option<Ask> {
-        let cancel = &drive.guard.entry.cancel;
-        if cancel.is_cancelled() {
-            return Some(turn.next(Happened::Cancelled, 0));
+    /// Prepares, makes and settles one call.
+    async fn call(&self, drive: &Drive, turn: &mut Turn, model: &ModelRef, shrink: u32) -> Next {
+        if drive.cancel.is_cancelled() {
+            return Next::Ask(turn.next(Happened::Cancelled, 0));
         }
-        let prepared = match self.prepare(drive, model, shrink).await {
+        let Prepared { hold, provider, encoded, prefix_hash, report } = match self.prepare(drive, model, shrink).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.parts().metrics.hold("refused");
-                return Some(turn.next(Happened::NotAsked(error), 0));
+                return Next::Ask(turn.next(Happened::NotAsked(error), 0));
             }
         };
         self.parts().metrics.hold("taken");
         drive.started();
-        let Prepared { hold, provider, encoded, prefix_hash, report } = prepared;
         let sent_bytes = encoded.body.len() as u64;
-        let wire = provider.wire.name();
-        let mut call = self.parts().client.send(hold, provider, encoded);
-        loop {
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => break,
-                piece = call.next() => match piece {
-                    None => break,
-                    Some(Piece::Text(text)) => drive.guard.entry.feed.push(Event::Delta(text.into())),
-                    Some(Piece::ToolCall(call)) => drive.guard.entry.feed.push(Event::ToolCall(Arc::new(call))),
-                },
-            }
-        }
-        let (ended, hold) = call.end();
-        let happened = happened(&ended);
-        self.parts().metrics.vendor_call(wire, self.known_model(model).as_deref(), outcome_name(&ended.outcome), ended.total);
+        let (ended, hold) = follow(drive, self.parts().client.send(hold, provider, encoded)).await;
+        self.parts().metrics.vendor_call(
+            provider.wire.name(),
+            self.known_model(model).as_deref(),
+            outcome_name(&ended.outcome),
+            ended.total,
+        );
         let bill = Bill::of(&ended, &hold, sent_bytes);
         self.breach_check(drive, &hold, &bill).await;
-        match (turn.next(happened, dice()), ended.outcome.clone()) {
-            (Ask::Answer, Outcome::Answered(answer)) => {
-                let step = answered(drive, &hold, &bill, &ended, answer, prefix_hash, report);
-                self.finish(drive, hold, step).await;
-                None
-            }
-            (Ask::Fail(failure), _) => {
-                let step = failed(drive, Some((&hold, &bill, &ended)), failure);
-                self.finish(drive, hold, step).await;
-                None
-            }
+        let step = match (turn.next(happened(&ended), dice()), &ended.outcome) {
+            (Ask::Answer, Outcome::Answered(answer)) => answered(drive, &hold, &bill, &ended, answer.clone(), prefix_hash, report),
+            (Ask::Fail(failure), _) => failed(drive, Some((&hold, &bill, &ended)), failure),
             (next, _) => {
                 // Another call follows: this one was not accepted, its hold ends free of charge.
-                let released = self.settle(drive, hold, Arc::new(bill.released(drive))).await;
-                if released.is_err() {
-                    return Some(Ask::Fail(TurnFailure::Internal));
-                }
-                Some(next)
+                return match self.settle(drive, hold, bill.released(drive)).await {
+                    Ok(_) => Next::Ask(next),
+                    Err(error) => Next::Over(Event::Failed(error)),
+                };
             }
-        }
-    }
-
-    /// Settles a turn's last step and tells its followers.
-    async fn finish(&self, drive: &Drive, hold: Hold, step: Step) {
-        let settled = self.settle(drive, hold, Arc::new(step)).await;
-        self.tell(drive, settled.map(|settled| settled.outcome));
-    }
-
-    /// Ends a turn for which no money is held.
-    async fn fail(&self, drive: &Drive, failure: TurnFailure) {
-        let step = Arc::new(failed(drive, None, failure));
-        let settled = settle_failed(drive, step).await;
-        self.tell(drive, settled.map(|settled| settled.outcome));
-    }
-
-    /// Takes a turn back that no vendor was asked for.
-    async fn refuse(&self, drive: &Drive, error: Error) {
-        if let Err(failed) = drive.store.turn_refuse(&drive.open).await {
-            tracing::error!(error = %failed, turn = %drive.open.turn, "a refused turn could not be taken back; the next start does it");
-        }
-        self.parts().metrics.turn("refused");
-        drive.guard.entry.feed.push(Event::Failed(error));
-    }
-
-    fn tell(&self, drive: &Drive, outcome: crate::error::Result<Option<crate::model::TurnOutcome>>) {
-        use crate::model::TurnOutcome;
-        let (name, event) = match outcome {
-            Ok(Some(TurnOutcome::Answered(answer))) => ("answered", Event::Completed(Arc::from(answer))),
-            Ok(Some(TurnOutcome::Failed(TurnFailure::Cancelled))) => ("cancelled", Event::Failed(Error::TurnCancelled)),
-            Ok(Some(TurnOutcome::Failed(failure))) => ("failed", Event::Failed(failure.into())),
-            Ok(None) => ("failed", Event::Failed(Error::internal("a turn's last step did not end it"))),
-            Err(error) => ("failed", Event::Failed(error)),
         };
-        self.parts().metrics.turn(name);
-        drive.guard.entry.feed.push(event);
+        Next::Over(last_event(self.settle(drive, hold, step).await))
     }
 
     /// Models on the rate card may be named in metrics; anything else would be a label that callers choose.
@@ -162,12 +135,46 @@ impl Agent {
     }
 }
 
+/// Passes on what comes in until the call is over or cancelled.
+async fn follow(drive: &Drive, mut call: Call<Hold>) -> (Ended, Hold) {
+    loop {
+        tokio::select! {
+            biased;
+            () = drive.cancel.cancelled() => break,
+            piece = call.next() => match piece {
+                None => break,
+                Some(Piece::Text(text)) => drive.feed.push(Event::Delta(text.into())),
+                Some(Piece::ToolCall(call)) => drive.feed.push(Event::ToolCall(Arc::new(call))),
+            },
+        }
+    }
+    call.end()
+}
+
+/// Takes a turn back that no vendor was asked for.
+async fn refuse(drive: &Drive, error: Error) -> Event {
+    if let Err(failed) = drive.store.turn_refuse(&drive.open).await {
+        tracing::error!(error = %failed, turn = %drive.open.turn, "a refused turn could not be taken back; it is tried again");
+        let (store, open) = (drive.store.clone(), drive.open.clone());
+        tokio::spawn(async move { until_stored(|| store.turn_refuse(&open)).await });
+    }
+    Event::Failed(error)
+}
+
+fn last_event(settled: Result<Settled>) -> Event {
+    match settled {
+        Ok(Settled { outcome: Some(TurnOutcome::Answered(answer)), available, .. }) => Event::Completed(Arc::from(answer), Some(available)),
+        Ok(Settled { outcome: Some(TurnOutcome::Failed(failure)), .. }) => Event::Failed(failure.into()),
+        Ok(Settled { outcome: None, .. }) => Event::Failed(Error::internal("a turn's last step did not end it")),
+        Err(error) => Event::Failed(error),
+    }
+}
+
 impl Drive {
     /// Tells followers once that the turn has begun.
     fn started(&self) {
-        let feed = &self.guard.entry.feed;
-        if feed.is_empty() {
-            feed.push(Event::Started { conversation_id: self.open.conversation, turn_id: self.open.turn });
+        if self.feed.is_empty() {
+            self.feed.push(Event::Started { conversation_id: self.open.conversation, turn_id: self.open.turn });
         }
     }
 }
@@ -178,6 +185,16 @@ fn happened(ended: &Ended) -> Happened {
         Outcome::Refused(refusal) => Happened::Refused(refusal.clone()),
         Outcome::Broken(broken) => Happened::Broken(broken.clone()),
         Outcome::Cancelled => Happened::Cancelled,
+    }
+}
+
+/// How a turn ended, for the metrics.
+fn outcome_of(last: &Event) -> &'static str {
+    match last {
+        Event::Completed(answer, _) if answer.finish_reason == FinishReason::ToolCalls => "tool_calls",
+        Event::Completed(..) => "completed",
+        Event::Failed(Error::TurnCancelled) => "cancelled",
+        _ => "failed",
     }
 }
 

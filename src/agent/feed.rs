@@ -5,6 +5,7 @@ use crate::{
     error::Error,
     ids::{ConversationId, TurnId},
     model::{ChatAnswer, ToolCall},
+    money::Money,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -23,8 +24,8 @@ pub enum Event {
     Delta(Arc<str>),
     /// A complete tool call.
     ToolCall(Arc<ToolCall>),
-    /// The turn is over; nothing follows.
-    Completed(Arc<ChatAnswer>),
+    /// The turn is over; nothing follows. With what the tenant has left for new calls, where that is known.
+    Completed(Arc<ChatAnswer>, Option<Money>),
     /// The turn is over without an answer; nothing follows.
     Failed(Error),
 }
@@ -32,7 +33,7 @@ pub enum Event {
 impl Event {
     /// Whether nothing follows.
     pub fn is_last(&self) -> bool {
-        matches!(self, Self::Completed(_) | Self::Failed(_))
+        matches!(self, Self::Completed(..) | Self::Failed(_))
     }
 
     fn bytes(&self) -> usize {
@@ -43,7 +44,7 @@ impl Event {
                 Self::ToolCall(call) => {
                     call.id.len() + call.name.len() + serde_json::to_string(&call.arguments).map_or(0, |text| text.len())
                 }
-                Self::Completed(answer) => answer.response.as_ref().map_or(0, String::len),
+                Self::Completed(answer, _) => answer.response.as_ref().map_or(0, String::len),
                 Self::Started { .. } | Self::Failed(_) => 0,
             }
     }

@@ -164,7 +164,8 @@ impl Agent {
             Opened::Running(open, admitted) => {
                 let turn = open.turn;
                 let guard = running.turn_begin(tenant, turn);
-                let follower = Follower::new(Arc::clone(&guard.entry.feed));
+                let (feed, cancel) = (Arc::clone(&guard.entry.feed), guard.entry.cancel.clone());
+                let follower = Follower::new(Arc::clone(&feed));
                 let drive = drive::Drive {
                     who: chat.who,
                     store: chat.store,
@@ -172,10 +173,11 @@ impl Agent {
                     open,
                     admitted,
                     arrived: chat.arrived,
-                    guard,
-                    _held: (slot, claim_guard, conversation_guard),
+                    feed,
+                    cancel,
                 };
-                tokio::spawn(self.drive(drive));
+                let guards = drive::Guards { turn: guard, slot, claim: claim_guard, conversation: conversation_guard };
+                tokio::spawn(self.drive(drive, guards));
                 Ok(Reading { follower, turn, replayed: false })
             }
         }
@@ -299,6 +301,6 @@ fn answered_events(answer: Arc<ChatAnswer>) -> Vec<Event> {
     let mut events = vec![Event::Started { conversation_id: answer.conversation_id, turn_id: answer.turn_id }];
     events.extend(answer.response.as_deref().filter(|text| !text.is_empty()).map(|text| Event::Delta(text.into())));
     events.extend(answer.tool_calls.iter().map(|call| Event::ToolCall(Arc::new(call.clone()))));
-    events.push(Event::Completed(answer));
+    events.push(Event::Completed(answer, None));
     events
 }

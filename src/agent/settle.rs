@@ -195,13 +195,20 @@ fn log_row(drive: &Drive, call: Option<(&Hold, &Bill, &Ended)>, status: u16, cod
 impl Agent {
     /// Stores a step, trying again from memory while the machine fails; meanwhile the tenant gets no new hold. Content that cannot be stored
     /// does not keep charge and log from being stored.
-    pub(super) async fn settle(&self, drive: &Drive, mut hold: Hold, mut step: Arc<Step>) -> Result<Settled> {
+    pub(super) async fn settle(&self, drive: &Drive, mut hold: Hold, step: Step) -> Result<Settled> {
+        let mut step = Arc::new(step);
         let mut waiting = None;
         let mut wait = WAIT;
         loop {
             let error = match drive.store.step_settle(hold, Arc::clone(&step)).await {
                 Ok(settled) => {
-                    self.parts().metrics.step(if step.end.is_some() { "ended" } else { "released" });
+                    self.parts().metrics.step(if step.charge.is_zero() {
+                        "free"
+                    } else if step.estimated {
+                        "estimated"
+                    } else {
+                        "settled"
+                    });
                     return Ok(settled);
                 }
                 Err((error, back)) => {
@@ -248,18 +255,23 @@ impl Agent {
     }
 }
 
-/// Ends a turn without a hold, trying again while the machine fails.
-pub(super) async fn settle_failed(drive: &Drive, step: Arc<Step>) -> Result<Settled> {
+/// Ends a turn without a hold.
+pub(super) async fn settle_failed(drive: &Drive, step: Step) -> Result<Settled> {
+    let step = Arc::new(step);
+    until_stored(|| drive.store.turn_fail(Arc::clone(&step))).await
+}
+
+/// Tries a write again as long as the machine fails. What another write made impossible is not tried again.
+pub(super) async fn until_stored<T, F: Future<Output = Result<T>>>(mut write: impl FnMut() -> F) -> Result<T> {
     let mut wait = WAIT;
     loop {
-        match drive.store.turn_fail(Arc::clone(&step)).await {
-            Err(error @ (Error::DiskFull | Error::TenantFull | Error::Overloaded { .. })) => {
-                tracing::error!(%error, turn = %drive.open.turn, "a turn's end could not be stored; it is tried again");
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(WAIT_MAX);
-            }
-            settled => return settled,
+        match write().await {
+            Err(error @ (Error::Conflict { .. } | Error::NotFound { .. })) => return Err(error),
+            Err(error) => tracing::error!(%error, "a turn's end could not be stored; it is tried again"),
+            stored => return stored,
         }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(WAIT_MAX);
     }
 }
 

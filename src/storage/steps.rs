@@ -108,8 +108,8 @@ pub struct NewAnswer {
 pub struct Settled {
     /// The turn's outcome, if this was its last step.
     pub outcome: Option<TurnOutcome>,
-    /// The balance afterwards.
-    pub balance: Money,
+    /// What the tenant has left for new calls.
+    pub available: Money,
 }
 
 impl TenantStore {
@@ -162,7 +162,7 @@ fn step_write(tx: &mut TenantTx<'_>, slip: Option<&HoldSlip>, step: &Step, now: 
         let (_, seq, hash) = wallet::purse(tx)?;
         Some((seq, hash, balance))
     };
-    Ok((Settled { outcome, balance }, head))
+    Ok((Settled { outcome, available: purse.available() }, head))
 }
 
 /// A vendor that reports more than the bound gets no further call of this tenant until the operator changed the model's row.

@@ -151,8 +151,11 @@ fn wants_events(request: &Request) -> bool {
 async fn plain(call: &TenantCall<'_>, mut follower: Follower) -> Result<Reply> {
     while let Some((_, event)) = follower.next().await {
         match event {
-            Event::Completed(answer) => {
-                let available = call.store.wallet_read().await?.available;
+            Event::Completed(answer, available) => {
+                let available = match available {
+                    Some(available) => available,
+                    None => call.store.wallet_read().await?.available,
+                };
                 return Ok(Reply::ok(&*answer)?.with_header("x-credit-available", available));
             }
             // What failed after its first event is in the tenant's log already; it is no refusal.
@@ -248,7 +251,7 @@ impl Watch {
             }
             Event::Delta(text) => event_bytes(seq, "message.delta", &Delta { text: &text }),
             Event::ToolCall(call) => event_bytes(seq, "tool_call", &*call),
-            Event::Completed(answer) => event_bytes(seq, "turn.completed", &*answer),
+            Event::Completed(answer, _) => event_bytes(seq, "turn.completed", &*answer),
             Event::Failed(error) => event_bytes(seq, "error", &problem_of(&error).json(self.request, &error_docs(&self.app))),
         }
     }
