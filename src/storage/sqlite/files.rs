@@ -117,8 +117,12 @@ pub(super) fn create(directory: &Directory, settings: &Settings, tenant: TenantI
         return Err(Error::internal(format_args!("tenant {tenant} has a file already")));
     }
     let (making, shelf) = (folder.with_extension("new"), folder.parent().unwrap_or(directory.root()));
-    directory::folder_create(&directory.tenants())?;
-    directory::folder_create(shelf)?;
+    if !shelf.exists() {
+        directory::folder_create(&directory.tenants())?;
+        directory::folder_create(shelf)?;
+        directory::folder_sync(&directory.tenants())?;
+        directory::folder_sync(directory.root())?;
+    }
     directory::folder_remove(&making)?;
     directory::folder_create(&making)?;
     let filled = fill(&making.join("tenant.db"), settings, tenant, name, at);
@@ -129,14 +133,13 @@ pub(super) fn create(directory: &Directory, settings: &Settings, tenant: TenantI
     filled?;
     directory::folder_sync(&making)?;
     std::fs::rename(&making, &folder).map_err(directory::io_error)?;
-    directory::folder_sync(shelf)?;
-    directory::folder_sync(&directory.tenants())
+    directory::folder_sync(shelf)
 }
 
 fn fill(path: &Path, settings: &Settings, tenant: TenantId, name: &str, at: Time) -> Result<()> {
     directory::file_create(path)?;
     let health = Health::of_tenant(tenant, path, false);
-    let conn = connection::open(path, Use::Write { bytes_max: None }, settings.busy).told(&health)?;
+    let conn = connection::open(path, Use::Fill, settings.busy).told(&health)?;
     database::step(&conn, "BEGIN IMMEDIATE", &health)?;
     connection::schema_apply(&conn, Kind::Tenant, &health)?;
     let id = tenant.to_string();
@@ -146,8 +149,7 @@ fn fill(path: &Path, settings: &Settings, tenant: TenantId, name: &str, at: Time
     let wallet = "INSERT INTO wallet (tenant_id, deposited, settled, held, seq, head) VALUES (?1, 0, 0, 0, 0, ?2)";
     tx.execute(wallet, &[Param::Text(&id), Param::Text(&crate::wallet::chain_start(tenant))])?;
     database::step(&conn, "COMMIT", &health)?;
-    // Closing moves the log into the file and removes it.
-    conn.close().map_err(|(_, error)| health.error(error))
+    connection::filled(conn, path, &health)
 }
 
 /// Removes every byte of a tenant.

@@ -182,11 +182,11 @@ fn catalog_create(directory: &Directory, settings: &Settings) -> Result<()> {
     drop(std::fs::remove_file(&making));
     directory::file_create(&making)?;
     let health = Health::new("catalog", directory.root());
-    let conn = connection::open(&making, Use::Write { bytes_max: None }, settings.busy).told(&health)?;
+    let conn = connection::open(&making, Use::Fill, settings.busy).told(&health)?;
     database::step(&conn, "BEGIN IMMEDIATE", &health)?;
     connection::schema_apply(&conn, Kind::Catalog, &health)?;
     database::step(&conn, "COMMIT", &health)?;
-    conn.close().map_err(|(_, error)| health.error(error))?;
+    connection::filled(conn, &making, &health)?;
     // Linking, unlike renaming, leaves alone a catalog that another process has made meanwhile.
     match std::fs::hard_link(&making, directory.catalog()) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(directory::io_error(error)),
