@@ -443,3 +443,31 @@ fn a_copy_is_whole_and_taken_while_others_write() {
     assert!(bench.engine.copy_to(Place::Tenant(tenant), &target).is_err(), "nothing is overwritten");
     bench.engine.copy_to(Place::Catalog, &bench.dir.path().join("catalog-copy.db")).unwrap();
 }
+
+#[test]
+fn tenants_that_take_turns_in_few_places_lose_nothing() {
+    let bench = Bench::with(&Limits { tenants_open_max: 2, busy_timeout_ms: Duration::from_secs(20), ..limits() });
+    let tenants: Vec<TenantId> = (0..5).map(|_| bench.tenant()).collect();
+    let doomed = bench.tenant();
+    std::thread::scope(|scope| {
+        for thread in 0..5 {
+            let (engine, tenants) = (&bench.engine, &tenants);
+            scope.spawn(move || {
+                for n in 0..15 {
+                    let tenant = tenants[(thread * 3 + n) % 5];
+                    let _lease = (n % 3 == 0).then(|| engine.lease(tenant).unwrap());
+                    write(&**engine, Place::Tenant(tenant), config(tenant, &format!("{thread}-{n}"))).unwrap();
+                    assert!(!configs(&**engine, tenant).unwrap().is_empty());
+                }
+            });
+        }
+        scope.spawn(|| while write(&*bench.engine, Place::Tenant(doomed), |_| Ok(())).is_ok() {});
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(30));
+            bench.engine.destroy(doomed, &[]).unwrap();
+        });
+    });
+    let stored: usize = tenants.iter().map(|tenant| configs(&*bench.engine, *tenant).unwrap().len()).sum();
+    assert_eq!(stored, 75);
+    assert!(matches!(configs(&*bench.engine, doomed), Err(Error::TenantUnavailable)));
+}

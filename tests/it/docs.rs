@@ -39,7 +39,10 @@ fn every_link_of_the_pages_leads_to_a_file() {
         let folder = root().join(page).parent().unwrap().to_owned();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = link.split('#').next().unwrap();
-            assert!(link.starts_with("http") || file.is_empty() || folder.join(file).exists(), "{page} links to {link}, which is not there");
+            assert!(
+                link.starts_with("http") || file.is_empty() || folder.join(file).exists(),
+                "{page} links to {link}, which is not there"
+            );
         }
     }
 }

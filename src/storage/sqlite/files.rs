@@ -57,7 +57,7 @@ impl TenantFiles {
     fn look_over(&self, tenant: TenantId, path: &Path, health: &Health) -> std::result::Result<Connection, Refusal> {
         let usage = Use::Write { bytes_max: self.settings.bytes_max };
         let conn = connection::open(path, usage, self.settings.busy).told(health)?;
-        connection::schema_check(&conn, Kind::Tenant, health, || super::may_migrate(&self.directory, self.mode))?;
+        connection::schema_check(&conn, Kind::Tenant, health, || super::catalog::may_migrate(&self.directory, self.mode))?;
         let first = self.mode == Mode::Server && !self.seen.lock().contains(&tenant);
         // Before the transaction, whose view of the ledger is then at least as new: a server may be adding to both.
         let known = self.heads.head(tenant)?;

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "this folder is SQLite's room")]
 
 mod batch;
+mod catalog;
 mod connection;
 mod copy;
 mod database;
@@ -19,7 +20,6 @@ mod tx;
 use super::{
     Mode,
     engine::{Engine, Head, Job, Lease, Opening, Place, Turnout, Work},
-    schema::Kind,
 };
 use crate::{
     clock::Time,
@@ -27,10 +27,10 @@ use crate::{
     error::{Error, Result},
     ids::{BootId, KeyId, TenantId},
 };
-use connection::{Refusal, Use};
+use connection::Use;
 use database::{Database, Settings};
 use directory::Directory;
-use errors::{Health, Told};
+use errors::Told;
 use files::TenantFiles;
 use heads::Heads;
 use parking_lot::Mutex;
@@ -105,7 +105,7 @@ impl Sqlite {
             readers_max: CATALOG_READERS_MAX,
             threads: Arc::new(threads),
         };
-        let catalog = catalog_open(&directory, mode, &settings)?;
+        let catalog = catalog::open(&directory, mode, &settings)?;
         let path = directory.catalog();
         let reader = || connection::open(&path, Use::Read, busy).told(&catalog.health).map(Mutex::new);
         let watch = reader()?;
@@ -147,58 +147,6 @@ fn tenants_open_max(limits: &Limits) -> usize {
     let fit = (files.saturating_sub(FILES_KEPT) / FILES_PER_TENANT).clamp(16, TENANTS_OPEN_MAX);
     let fit = usize::try_from(fit).unwrap_or(usize::MAX);
     if limits.tenants_open_max == 0 { fit } else { limits.tenants_open_max }
-}
-
-/// Opens the catalog, making it in a directory that holds nothing of ours yet.
-fn catalog_open(directory: &Directory, mode: Mode, settings: &Settings) -> Result<Database> {
-    let path = directory.catalog();
-    let health = Health::new("catalog", directory.root());
-    if !path.exists() {
-        if directory.tenants().exists() {
-            let detail = format!("{} is missing, though tenants are there: restore it from a backup", path.display());
-            return Err(Error::Conflict { detail });
-        }
-        catalog_create(directory, settings)?;
-    }
-    let conn = connection::open(&path, Use::Write { bytes_max: None }, settings.busy).told(&health);
-    let looked_over = conn.map_err(Refusal::Passing).and_then(|conn| {
-        connection::schema_check(&conn, Kind::Catalog, &health, || may_migrate(directory, mode))?;
-        Ok(conn)
-    });
-    match looked_over {
-        Ok(conn) => Ok(Database::new(&path, health, conn, settings)),
-        Err(Refusal::Unfit(why)) => Err(Error::Conflict { detail: format!("{}: {why}", path.display()) }),
-        Err(Refusal::Passing(_)) if health.is_corrupt() => {
-            Err(Error::Conflict { detail: format!("{} is damaged: restore it from a backup", path.display()) })
-        }
-        Err(Refusal::Passing(error)) => Err(error),
-    }
-}
-
-/// Makes the catalog, whole or not at all: it is filled under another name first.
-fn catalog_create(directory: &Directory, settings: &Settings) -> Result<()> {
-    // The process is in the name, so that two that start at once do not write to the same file.
-    let making = directory.root().join(format!("catalog.new-{}", std::process::id()));
-    drop(std::fs::remove_file(&making));
-    directory::file_create(&making)?;
-    let health = Health::new("catalog", directory.root());
-    let conn = connection::open(&making, Use::Fill, settings.busy).told(&health)?;
-    database::step(&conn, "BEGIN IMMEDIATE", &health)?;
-    connection::schema_apply(&conn, Kind::Catalog, &health)?;
-    database::step(&conn, "COMMIT", &health)?;
-    connection::filled(conn, &making, &health)?;
-    // Linking, unlike renaming, leaves alone a catalog that another process has made meanwhile.
-    match std::fs::hard_link(&making, directory.catalog()) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(directory::io_error(error)),
-        _ => std::fs::remove_file(&making).map_err(directory::io_error)?,
-    }
-    directory::folder_create(&directory.tenants())?;
-    directory::folder_sync(directory.root())
-}
-
-/// An older file is changed by the server, or by a command while no server runs: a running one may be of the older version.
-fn may_migrate(directory: &Directory, mode: Mode) -> Result<()> {
-    if mode == Mode::Beside { directory.lock(BootId::new()).map(drop) } else { Ok(()) }
 }
 
 impl Engine for Sqlite {
