@@ -19,4 +19,5 @@ mod docs;
 mod fake_provider_test;
 mod harness;
 mod http;
+mod reads;
 mod seed;
