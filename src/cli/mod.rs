@@ -124,13 +124,7 @@ fn dispatch(cli: Cli) -> Done {
     match cli.command {
         Command::Serve(serve) => serve.run(&desk),
         Command::Demo(demo) => demo.run(&desk),
-        Command::User(user) => {
-            // The first account may be made before the first start of the server.
-            if user.is_create() {
-                desk.make_data_dir()?;
-            }
-            desk.with_storage(async |room| user.run(&room).await)
-        }
+        Command::User(user) => user.run(&desk),
         Command::Tenant(tenant) => tenant.run(&desk),
         Command::Key(key) => desk.with_storage(async |room| key.run(&room).await),
         Command::Credit(credit) => desk.with_storage(async |room| credit.run(&room).await),

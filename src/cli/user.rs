@@ -1,7 +1,7 @@
 //! `nimblesite user`: accounts.
 
 use super::{
-    Room, every,
+    Desk, Room, every,
     failure::{Done, Failure},
     moment, parse,
 };
@@ -49,15 +49,22 @@ pub(super) enum User {
 }
 
 impl User {
-    /// Whether this makes an account.
-    pub(super) fn is_create(&self) -> bool {
-        matches!(self, Self::Create { .. })
+    pub(super) fn run(self, desk: &Desk) -> Done {
+        match self {
+            Self::Create { email, password_stdin, verified } => {
+                let password = if password_stdin { from_stdin()? } else { from_terminal()? };
+                // The first account may be made before the first start of the server.
+                desk.make_data_dir()?;
+                desk.with_storage(async |room| create(&room, &email, &password, verified).await)
+            }
+            rows => desk.with_storage(async |room| rows.rows(&room).await),
+        }
     }
 
-    pub(super) async fn run(self, room: &Room) -> Done {
+    async fn rows(self, room: &Room) -> Done {
         let Room { out, storage, operator, .. } = room;
         match self {
-            Self::Create { email, password_stdin, verified } => create(room, &email, password_stdin, verified).await,
+            Self::Create { .. } => Err(Failure::Usage("an account is made with its password".to_owned())),
             Self::List => {
                 let users = every(|page| storage.user_list(operator, page)).await?;
                 out.things(&users, &["EMAIL", "STATE", "ID", "CREATED"], "No accounts yet; `nimblesite user create` makes one.", |user| {
@@ -89,9 +96,8 @@ impl User {
     }
 }
 
-async fn create(room: &Room, email: &str, password_stdin: bool, verified: bool) -> Done {
-    let password = if password_stdin { from_stdin()? } else { from_terminal()? };
-    let (user, letter) = room.storage.user_create(&room.operator, email, &password, verified).await?;
+async fn create(room: &Room, email: &str, password: &Password, verified: bool) -> Done {
+    let (user, letter) = room.storage.user_create(&room.operator, email, password, verified).await?;
     if let Some(letter) = letter {
         let mailer = Mailer::new(&room.config.mail, &room.config.data, &room.config.public_url, &room.config.limits)?;
         mailer.post(letter);

@@ -6,6 +6,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::disallowed_methods,
     clippy::print_stderr,
     clippy::print_stdout,
     missing_docs,
@@ -14,8 +15,9 @@
 )]
 
 mod accounts;
-mod fake_provider;
+mod cli;
 mod docs;
+mod fake_provider;
 mod fake_provider_test;
 mod harness;
 mod http;
