@@ -58,66 +58,59 @@ pub(super) enum Tenant {
 impl Tenant {
     pub(super) fn run(self, desk: &Desk) -> Done {
         match self {
+            Self::Create { name, owner } => desk.with_storage(async |room| create(room, &name, &owner).await),
+            Self::List => desk.with_storage(list),
+            Self::Show { id } => desk.with_storage(async |room| show(room, id).await),
+            Self::Suspend { id } => desk.with_storage(async |room| suspend(room, id, true).await),
+            Self::Resume { id } => desk.with_storage(async |room| suspend(room, id, false).await),
             Self::Delete { id, yes } => delete(desk, id, yes),
-            rows => desk.with_storage(async |room| rows.rows(&room).await),
         }
     }
+}
 
-    /// The commands that only read or write rows.
-    async fn rows(self, room: &Room) -> Done {
-        let Room { out, storage, operator, .. } = room;
-        match self {
-            Self::Create { name, owner } => {
-                let made = storage.tenant_create_for(operator, &name, &owner).await?;
-                out.value(&made);
-                out.say(format!("Made {:?} for {owner}. Its id, and its first key, which is shown this once:", made.name));
-                out.secret(&made.id.to_string());
-                out.secret(&made.api_key);
-            }
-            Self::List => {
-                let tenants = every(|page| storage.tenant_list_all(operator, page)).await?;
-                out.things(
-                    &tenants,
-                    &["ID", "NAME", "STATE", "SIZE", "CREATED"],
-                    "No tenants yet; `nimblesite tenant create` makes one.",
-                    |tenant| {
-                        vec![
-                            tenant.id.to_string(),
-                            tenant.name.clone(),
-                            state(tenant).to_owned(),
-                            bytes(tenant.size_bytes),
-                            moment(tenant.created_at),
-                        ]
-                    },
-                );
-            }
-            Self::Show { id } => {
-                let tenant = storage.tenant_show(operator, id).await?;
-                let limit = tenant.size_limit_bytes.map_or_else(String::new, |limit| format!(" of {}", bytes(limit)));
-                let lines = [
-                    ("id", tenant.id.to_string()),
-                    ("name", tenant.name.clone()),
-                    ("state", state(&tenant).to_owned()),
-                    ("time zone", tenant.time_zone.clone()),
-                    ("size", format!("{}{limit}", bytes(tenant.size_bytes))),
-                    ("created", moment(tenant.created_at)),
-                ];
-                out.thing(&tenant, &lines);
-            }
-            Self::Suspend { id } => {
-                let tenant = storage.tenant_suspend(operator, id, true).await?;
-                out.value(&tenant);
-                out.say(format!("{:?} is suspended: its chat is refused from the next request on.", tenant.name));
-            }
-            Self::Resume { id } => {
-                let tenant = storage.tenant_suspend(operator, id, false).await?;
-                out.value(&tenant);
-                out.say(format!("{:?} may chat again.", tenant.name));
-            }
-            Self::Delete { .. } => return Err(Failure::Usage("a tenant is deleted through the server".to_owned())),
-        }
-        Ok(())
-    }
+async fn create(room: Room, name: &str, owner: &str) -> Done {
+    let made = room.storage.tenant_create_for(&room.operator, name, owner).await?;
+    room.out.value(&made);
+    room.out.say(format!("Made {:?} for {owner}. Its id, and its first key, which is shown this once:", made.name));
+    room.out.secret(&made.id.to_string());
+    room.out.secret(&made.api_key);
+    Ok(())
+}
+
+async fn list(room: Room) -> Done {
+    let Room { out, storage, operator, .. } = room;
+    let tenants = every(|page| storage.tenant_list_all(&operator, page)).await?;
+    let headings = ["ID", "NAME", "STATE", "SIZE", "CREATED"];
+    out.things(&tenants, &headings, "No tenants yet; `nimblesite tenant create` makes one.", |tenant| {
+        let (size, created) = (bytes(tenant.size_bytes), moment(tenant.created_at));
+        vec![tenant.id.to_string(), tenant.name.clone(), state(tenant).to_owned(), size, created]
+    });
+    Ok(())
+}
+
+async fn show(room: Room, id: TenantId) -> Done {
+    let tenant = room.storage.tenant_show(&room.operator, id).await?;
+    let limit = tenant.size_limit_bytes.map_or_else(String::new, |limit| format!(" of {}", bytes(limit)));
+    let lines = [
+        ("id", tenant.id.to_string()),
+        ("name", tenant.name.clone()),
+        ("state", state(&tenant).to_owned()),
+        ("time zone", tenant.time_zone.clone()),
+        ("size", format!("{}{limit}", bytes(tenant.size_bytes))),
+        ("created", moment(tenant.created_at)),
+    ];
+    room.out.thing(&tenant, &lines);
+    Ok(())
+}
+
+async fn suspend(room: Room, id: TenantId, suspended: bool) -> Done {
+    let tenant = room.storage.tenant_suspend(&room.operator, id, suspended).await?;
+    room.out.value(&tenant);
+    room.out.say(match suspended {
+        true => format!("{:?} is suspended: its chat is refused from the next request on.", tenant.name),
+        false => format!("{:?} may chat again.", tenant.name),
+    });
+    Ok(())
 }
 
 fn state(tenant: &model::Tenant) -> &'static str {

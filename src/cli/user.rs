@@ -55,48 +55,49 @@ impl User {
                 let password = if password_stdin { from_stdin()? } else { from_terminal()? };
                 // The first account may be made before the first start of the server.
                 desk.make_data_dir()?;
-                desk.with_storage(async |room| create(&room, &email, &password, verified).await)
+                desk.with_storage(async |room| create(room, &email, &password, verified).await)
             }
-            rows => desk.with_storage(async |room| rows.rows(&room).await),
-        }
-    }
-
-    async fn rows(self, room: &Room) -> Done {
-        let Room { out, storage, operator, .. } = room;
-        match self {
-            Self::Create { .. } => Err(Failure::Usage("an account is made with its password".to_owned())),
-            Self::List => {
-                let users = every(|page| storage.user_list(operator, page)).await?;
-                out.things(&users, &["EMAIL", "STATE", "ID", "CREATED"], "No accounts yet; `nimblesite user create` makes one.", |user| {
-                    vec![user.email.clone(), state(user).to_owned(), user.id.to_string(), moment(user.created_at)]
-                });
-                Ok(())
-            }
-            Self::Verify { email } => {
-                let user = storage.user_verify_by(operator, &email).await?;
-                out.value(&user);
-                out.say(format!("{} is verified.", user.email));
-                Ok(())
-            }
-            Self::Disable { email } => {
-                let user = storage.user_disable(operator, &email).await?;
-                out.value(&user);
-                out.say(format!("{} is disabled; keys and tokens are refused from the next request on.", user.email));
-                Ok(())
-            }
-            Self::Token { email, ttl } => {
-                let token = storage.user_token_issue(operator, &email, ttl).await?;
-                out.value(&serde_json::json!({
-                    "token": token.access_token, "token_type": token.token_type, "expires_in": token.expires_in,
-                }));
-                out.secret(&token.access_token);
-                Ok(())
-            }
+            Self::List => desk.with_storage(list),
+            Self::Verify { email } => desk.with_storage(async |room| verify(room, &email).await),
+            Self::Disable { email } => desk.with_storage(async |room| disable(room, &email).await),
+            Self::Token { email, ttl } => desk.with_storage(async |room| token(room, &email, ttl).await),
         }
     }
 }
 
-async fn create(room: &Room, email: &str, password: &Password, verified: bool) -> Done {
+async fn list(room: Room) -> Done {
+    let Room { out, storage, operator, .. } = room;
+    let users = every(|page| storage.user_list(&operator, page)).await?;
+    out.things(&users, &["EMAIL", "STATE", "ID", "CREATED"], "No accounts yet; `nimblesite user create` makes one.", |user| {
+        vec![user.email.clone(), state(user).to_owned(), user.id.to_string(), moment(user.created_at)]
+    });
+    Ok(())
+}
+
+async fn verify(room: Room, email: &str) -> Done {
+    let user = room.storage.user_verify_by(&room.operator, email).await?;
+    room.out.value(&user);
+    room.out.say(format!("{} is verified.", user.email));
+    Ok(())
+}
+
+async fn disable(room: Room, email: &str) -> Done {
+    let user = room.storage.user_disable(&room.operator, email).await?;
+    room.out.value(&user);
+    room.out.say(format!("{} is disabled; keys and tokens are refused from the next request on.", user.email));
+    Ok(())
+}
+
+async fn token(room: Room, email: &str, ttl: Duration) -> Done {
+    let token = room.storage.user_token_issue(&room.operator, email, ttl).await?;
+    room.out.value(&serde_json::json!({
+        "token": token.access_token, "token_type": token.token_type, "expires_in": token.expires_in,
+    }));
+    room.out.secret(&token.access_token);
+    Ok(())
+}
+
+async fn create(room: Room, email: &str, password: &Password, verified: bool) -> Done {
     let (user, letter) = room.storage.user_create(&room.operator, email, password, verified).await?;
     if let Some(letter) = letter {
         let mailer = Mailer::new(&room.config.mail, &room.config.data, &room.config.public_url, &room.config.limits)?;

@@ -20,7 +20,7 @@ const TAG: &str = "Operator";
 /// A tenant to make.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct TenantInput {
+struct OperatorTenantInput {
     /// 1–200 characters; need not be unique.
     name: String,
     /// The e-mail address of the account that will own it.
@@ -75,7 +75,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::new("OperatorTenantCreate", "POST", "/api/v1/operator/tenants", Handler::Operator(tenant_create))
             .about(TAG, "Make a tenant for an account")
             .describe("Answers the tenant's first key, shown this once.")
-            .body::<TenantInput>()
+            .body::<OperatorTenantInput>()
             .answers::<TenantCreated>(201)
             .errors(&["malformed_json", "not_found", "validation_failed"]),
         Endpoint::new("OperatorCreditGet", "GET", "/api/v1/operator/tenants/{id}/credit", Handler::Operator(credit_get))
@@ -121,7 +121,7 @@ fn tenant_list(call: OperatorCall<'_>) -> Answer<'_> {
 
 fn tenant_create(call: OperatorCall<'_>) -> Answer<'_> {
     Box::pin(async move {
-        let input: TenantInput = call.request.json()?;
+        let input: OperatorTenantInput = call.request.json()?;
         Reply::created(&call.app.storage.tenant_create_for(&call.who, &input.name, &input.owner).await?)
     })
 }
