@@ -66,6 +66,7 @@ struct Inner {
     breaches: Counter,
     interrupted: Counter,
     panics: Counter,
+    abandoned: Counter,
 }
 
 fn seconds() -> Histogram {
@@ -97,6 +98,7 @@ impl Metrics {
             breaches: Counter::default(),
             interrupted: Counter::default(),
             panics: Counter::default(),
+            abandoned: Counter::default(),
         };
         inner.register();
         Self { inner: Arc::new(inner) }
@@ -168,6 +170,11 @@ impl Metrics {
         self.inner.interrupted.inc_by(turns);
     }
 
+    /// A request's connection broke before it was answered.
+    pub fn abandoned(&self) {
+        self.inner.abandoned.inc();
+    }
+
     /// A request's handler panicked and was answered 500.
     pub fn panicked(&self) {
         self.inner.panics.inc();
@@ -202,6 +209,7 @@ impl Inner {
         registry.register("connections_open", "Connections open now", self.connections.clone());
         registry.register("hold_breaches", "Vendor reports above the bound", self.breaches.clone());
         registry.register("turns_interrupted", "Turns that an end of the server cut off", self.interrupted.clone());
+        registry.register("http_requests_abandoned", "Requests whose connection broke before their answer", self.abandoned.clone());
         registry.register("panics", "Requests answered 500 because their handler panicked", self.panics.clone());
     }
 }

@@ -69,25 +69,24 @@ pub struct OpenCall<'a> {
     pub request: &'a Request,
 }
 
-/// What a handler answers.
+/// Headers of an answer.
+pub type Headers = Vec<(&'static str, String)>;
+
+/// What a handler answers. `headers` are those beyond the ones that every answer has.
+#[allow(missing_docs, reason = "the fields are what they are called")]
 pub enum Reply {
     /// JSON with a status, and extra headers.
-    Json { status: u16, body: Bytes, headers: Vec<(&'static str, String)> },
+    Json { status: u16, body: Bytes, headers: Headers },
     /// A problem with headers of its own.
-    Problem {
-        /// What went wrong.
-        error: Error,
-        /// More headers.
-        headers: Vec<(&'static str, String)>,
-    },
+    Problem { error: Error, headers: Headers },
     /// 204.
     Nothing,
     /// Server-sent events; see `http::sse`.
-    Events { events: tokio::sync::mpsc::Receiver<Bytes>, headers: Vec<(&'static str, String)> },
+    Events { events: tokio::sync::mpsc::Receiver<Bytes>, headers: Headers },
     /// A page or asset from the binary.
-    Page { content_type: &'static str, body: Bytes, headers: Vec<(&'static str, String)> },
+    Page { content_type: &'static str, body: Bytes, headers: Headers },
     /// 304: the client's copy is still good.
-    NotModified { headers: Vec<(&'static str, String)> },
+    NotModified { headers: Headers },
 }
 
 impl Reply {

@@ -47,7 +47,7 @@ pub(super) async fn enter(app: &App, handler: Handler, headers: &HeaderMap, peer
         },
         Handler::Operator(run) => Ok(Entered::Operator(run, operator(app, presented()?)?)),
         Handler::Ops(run) => {
-            if !app.config.metrics_public && !peer.to_canonical().is_loopback() {
+            if !app.config.metrics_public && !peer.is_loopback() {
                 operator(app, presented()?)?;
             }
             Ok(Entered::Open(run))

@@ -8,7 +8,7 @@ use super::{
     credential::{self, Entered},
     endpoint::Endpoint,
     limit::{Left, Limiter},
-    query, refused,
+    peer, query, refused,
     route::Table,
     trace,
 };
@@ -36,6 +36,7 @@ pub(super) struct Door {
 /// What is known of a request so far, for its answer and its log line.
 pub(super) struct Seen {
     pub(super) id: RequestId,
+    /// Who asks; see [`peer`].
     pub(super) peer: IpAddr,
     pub(super) arrived: Instant,
     pub(super) endpoint: Option<&'static Endpoint>,
@@ -46,8 +47,10 @@ pub(super) struct Seen {
 impl Door {
     /// Answers one request. It never fails and never panics: whatever goes wrong becomes an answer.
     pub(super) async fn answer(self: Arc<Self>, peer: IpAddr, request: hyper::Request<Incoming>) -> Response<Out> {
-        let mut seen = Seen { id: RequestId::new(), peer, arrived: Instant::now(), endpoint: None, who: None, left: Vec::new() };
         let (head, mut body) = request.into_parts();
+        let peer = peer::of(peer, &head.headers);
+        let mut seen = Seen { id: RequestId::new(), peer, arrived: Instant::now(), endpoint: None, who: None, left: Vec::new() };
+        let unanswered = trace::Unanswered::new(&self.app, &seen);
         let span = trace::span(&seen, &head);
         let outcome = async {
             let passing = AssertUnwindSafe(self.pass(&head, &mut body, &mut seen)).catch_unwind().await;
@@ -58,6 +61,7 @@ impl Door {
             if outcome.is_err() && drains(&head) && !body.is_end_stream() {
                 body::drain(&mut body, &self.app.config.limits).await;
             }
+            unanswered.answered();
             trace::ended(&self.app, &seen, &head, &outcome);
             outcome
         }

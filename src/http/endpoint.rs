@@ -31,8 +31,21 @@ pub enum Handler {
     Ops(for<'a> fn(OpenCall<'a>) -> Answer<'a>),
 }
 
-/// A type's name (if it is one of ours), its schema, and the named ones it refers to.
-pub type SchemaParts = (Option<String>, RefOr<Schema>, Vec<(String, RefOr<Schema>)>);
+/// A type as the document shows it.
+pub struct SchemaParts {
+    /// Its name, if it is one of ours.
+    pub name: Option<String>,
+    /// Its schema.
+    pub schema: RefOr<Schema>,
+    /// The named types it refers to.
+    pub referred: Vec<(String, RefOr<Schema>)>,
+}
+
+/// Makes the schema of a type when it is asked for.
+pub type SchemaOf = fn() -> SchemaParts;
+
+/// An answer's status, media type (`""` for none) and schema.
+pub type AnswerOf = (u16, &'static str, Option<SchemaOf>);
 
 /// One endpoint.
 #[derive(Clone)]
@@ -56,9 +69,9 @@ pub struct Endpoint {
     /// Request headers beyond the credential: name and meaning.
     pub headers: Vec<(&'static str, &'static str)>,
     /// The body's schema, and whether it may be left out.
-    pub body: Option<(fn() -> SchemaParts, &'static str)>,
+    pub body: Option<(SchemaOf, &'static str)>,
     /// The answer's status, media type and schema (none for 204).
-    pub answers: Vec<(u16, &'static str, Option<fn() -> SchemaParts>)>,
+    pub answers: Vec<AnswerOf>,
     /// Codes of the contract that this endpoint may answer beyond those that every endpoint of its kind does.
     pub errors: &'static [&'static str],
 }
@@ -66,7 +79,7 @@ pub struct Endpoint {
 fn schema_of<T: ToSchema>() -> SchemaParts {
     let mut parts = Vec::new();
     T::schemas(&mut parts);
-    (component_name(std::any::type_name::<T>()), T::schema(), parts)
+    SchemaParts { name: component_name(std::any::type_name::<T>()), schema: T::schema(), referred: parts }
 }
 
 /// `List<Key>` is `KeyList`, `Key` is `Key`; types of other crates have no name of their own in the document.

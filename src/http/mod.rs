@@ -13,6 +13,7 @@ pub mod endpoint;
 mod handlers;
 mod limit;
 mod openapi;
+mod peer;
 pub mod problem;
 mod query;
 mod refused;

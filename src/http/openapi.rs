@@ -95,6 +95,10 @@ fn about_tag(tag: &str) -> Option<&'static str> {
         "Chat" => "Talk with an agent: one request a turn, plain or streamed.",
         "Configs" => "Agents: prompt, model, tools; every write makes a version.",
         "Conversations" => "What was said.",
+        "Models" => "What can be called, and what it costs.",
+        "Wallet" => "The prepaid balance and its ledger.",
+        "Usage" => "Tokens, turns and cost, summed up.",
+        "Logs" => "One row a step of a turn or refused request.",
         "Keys" => "API keys of the tenant.",
         "Members" => "Who belongs to the tenant, with which role.",
         "Operations" => "For whoever runs the server.",
@@ -184,7 +188,7 @@ fn answers(endpoint: &Endpoint, schemas: &mut Schemas) -> Result<BTreeMap<u16, R
 
 /// Puts a type and all it refers to among the components; gives the reference to it. What is no type of ours is written where it stands.
 fn component(parts: SchemaParts, schemas: &mut Schemas) -> Result<RefOr<Schema>> {
-    let (name, schema, referred) = parts;
+    let SchemaParts { name, schema, referred } = parts;
     for (name, schema) in referred {
         define(name, schema, schemas)?;
     }
@@ -212,7 +216,7 @@ fn problems(endpoint: &Endpoint) -> Result<BTreeMap<u16, ResponseBuilder>> {
         by_status.entry(code.status).or_default().push(code);
     }
     let response = |codes: Vec<&Code>| {
-        let lines: Vec<_> = codes.iter().map(|code| format!("- `{}`: {}. {}", code.code, code.title, code.meaning)).collect();
+        let lines: Vec<_> = codes.iter().map(|code| format!("- `{}`: {}.", code.code, code.title)).collect();
         let content = ContentBuilder::new().schema(Some(RefOr::<Schema>::from(Ref::from_schema_name("Problem")))).build();
         ResponseBuilder::new().description(lines.join("\n")).content("application/problem+json", content)
     };

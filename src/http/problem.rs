@@ -215,7 +215,7 @@ fn in_words(errors: &[FieldError]) -> String {
 mod tests {
     use super::*;
     use crate::money::Money;
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, fmt::Write};
 
     /// One of each.
     fn samples() -> Vec<Error> {
@@ -287,7 +287,7 @@ mod tests {
             assert!(parts.detail.ends_with('.') || !parts.errors.is_empty() || parts.allow.is_some(), "{error:?}: {}", parts.detail);
             let retry = parts.retry_after.map(|wait| format!(" (again in {})", whole_seconds(wait))).unwrap_or_default();
             let extra = if parts.extra.is_empty() { String::new() } else { format!(" {}", Json::Object(parts.extra.clone())) };
-            table.push_str(&format!("{} {}{retry}: {}{extra}\n", parts.status(), parts.code.code, parts.detail));
+            writeln!(table, "{} {}{retry}: {}{extra}", parts.status(), parts.code.code, parts.detail).unwrap();
         }
         assert_eq!(seen, codes::ALL.iter().map(|code| code.code).collect());
         insta::assert_snapshot!("problems", table);

@@ -129,6 +129,10 @@ mod tests {
         })
     }
 
+    fn waits(_call: OpenCall<'_>) -> Answer<'_> {
+        Box::pin(std::future::pending())
+    }
+
     fn fails(_call: OpenCall<'_>) -> Answer<'_> {
         Box::pin(async { Err(crate::error::Error::internal("a secret detail")) })
     }
@@ -140,6 +144,7 @@ mod tests {
         config.limits = limits;
         let endpoints = vec![
             Endpoint::new("Panic", "GET", "/panic", Handler::Open(panics)),
+            Endpoint::new("Wait", "GET", "/wait", Handler::Open(waits)),
             Endpoint::new("Fail", "GET", "/fail", Handler::Open(fails)),
             Endpoint::new("Flood", "GET", "/flood", Handler::Open(floods)),
             Endpoint::new("Stream", "GET", "/stream", Handler::Open(streams)).answers_raw(200, "text/event-stream"),
@@ -234,6 +239,26 @@ mod tests {
         answers(&answer, "413", "body_too_large");
         assert!(!answer.contains("100 Continue"));
         assert!(ask(address, &format!("{announced}2"), "{}").await.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK"));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_is_counted_and_a_proxy_s_client_is_told_apart() {
+        let limits = crate::config::Limits { auth_requests_per_minute: 1, ..Default::default() };
+        let (address, app, _data) = start(limits).await;
+        for client in ["203.0.113.7", "203.0.113.8"] {
+            let field = format!("\r\nX-Forwarded-For: 127.0.0.1, {client}");
+            assert!(post(address, "/api/guess", &field, "{}").await.starts_with("HTTP/1.1 200"));
+            answers(&post(address, "/api/guess", &field, "{}").await, "429", "rate_limited");
+        }
+        let mut peer = TcpStream::connect(address).await.unwrap();
+        peer.write_all(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(peer);
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while !app.metrics.text().unwrap().contains("nimblesite_http_requests_abandoned_total 1") {
+            assert!(std::time::Instant::now() < until, "{}", app.metrics.text().unwrap());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     #[tokio::test]

@@ -4,9 +4,10 @@ use super::{call::Reply, door::Seen, problem};
 use crate::{
     app::App,
     error::{Error, Result},
+    ids::RequestId,
 };
 use hyper::http::request::Parts;
-use std::any::Any;
+use std::{any::Any, time::Instant};
 use tracing::{Span, field};
 
 /// The span of one request. A caller's own `X-Request-Id` and W3C `traceparent` are noted when they are sane.
@@ -48,6 +49,35 @@ pub(super) fn ended(app: &App, seen: &Seen, head: &Parts, outcome: &Result<Reply
     let tenant = seen.who.as_ref().map(|who| field::display(who.tenant_id()));
     let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     tracing::info!(method = %head.method, endpoint, status, code, milliseconds, peer = %seen.peer, key, tenant, "answered");
+}
+
+/// A request that is not answered yet. hyper drops the work on it when its connection breaks; then this says so. A turn that it began goes
+/// on by itself.
+pub(super) struct Unanswered {
+    app: App,
+    id: RequestId,
+    arrived: Instant,
+    answered: bool,
+}
+
+impl Unanswered {
+    pub(super) fn new(app: &App, seen: &Seen) -> Self {
+        Self { app: app.clone(), id: seen.id, arrived: seen.arrived, answered: false }
+    }
+
+    pub(super) fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.app.metrics.abandoned();
+            let milliseconds = u64::try_from(self.arrived.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(request_id = %self.id, milliseconds, "the client left before its answer");
+        }
+    }
 }
 
 /// What a panic said, if it said it in text.

@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     http::{
         assets,
-        call::{OpenCall, Reply, Request},
+        call::{Headers, OpenCall, Reply, Request},
         docs,
         endpoint::{Answer, Endpoint, Handler},
         openapi, route,
@@ -41,37 +41,37 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 fn openapi(call: OpenCall<'_>) -> Answer<'_> {
     static DOCUMENT: LazyLock<Result<Bytes>> = LazyLock::new(|| openapi::document().map(Bytes::from));
-    Box::pin(async move { whole(call.request, "application/json", DOCUMENT.clone()?, None) })
+    Box::pin(async move { Ok(whole(call.request, "application/json", DOCUMENT.clone()?, None)) })
 }
 
 fn home(call: OpenCall<'_>) -> Answer<'_> {
-    Box::pin(async move { whole(call.request, HTML, docs::home().into(), Some(docs::CSP_PAGE)) })
+    Box::pin(async move { Ok(whole(call.request, HTML, docs::home().into(), Some(docs::CSP_PAGE))) })
 }
 
 fn errors(call: OpenCall<'_>) -> Answer<'_> {
-    Box::pin(async move { whole(call.request, HTML, docs::errors().into(), Some(docs::CSP_PAGE)) })
+    Box::pin(async move { Ok(whole(call.request, HTML, docs::errors().into(), Some(docs::CSP_PAGE))) })
 }
 
 fn docs(call: OpenCall<'_>) -> Answer<'_> {
-    Box::pin(async move { whole(call.request, HTML, docs::SWAGGER.into(), Some(docs::CSP_DOCS)) })
+    Box::pin(async move { Ok(whole(call.request, HTML, docs::SWAGGER.into(), Some(docs::CSP_DOCS))) })
 }
 
 fn redoc(call: OpenCall<'_>) -> Answer<'_> {
-    Box::pin(async move { whole(call.request, HTML, docs::REDOC.into(), Some(docs::CSP_DOCS)) })
+    Box::pin(async move { Ok(whole(call.request, HTML, docs::REDOC.into(), Some(docs::CSP_DOCS))) })
 }
 
 fn llms(call: OpenCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let text = docs::llms(route::table()?, &call.app.config.public_url);
-        whole(call.request, TEXT, text.into(), None)
+        Ok(whole(call.request, TEXT, text.into(), None))
     })
 }
 
 /// Something small that may change with the next version: the client keeps it and asks each time whether it is still good.
-fn whole(request: &Request, content_type: &'static str, body: Bytes, policy: Option<&str>) -> Result<Reply> {
+fn whole(request: &Request, content_type: &'static str, body: Bytes, policy: Option<&str>) -> Reply {
     let mut headers = vec![("etag", assets::etag(&body, "")), ("cache-control", "no-cache".to_owned())];
     headers.extend(policy.map(|policy| ("content-security-policy", policy.to_owned())));
-    Ok(unless_known(request, headers, |headers| Reply::Page { content_type, body, headers }))
+    unless_known(request, headers, |headers| Reply::Page { content_type, body, headers })
 }
 
 fn asset(call: OpenCall<'_>) -> Answer<'_> {
@@ -94,5 +94,3 @@ fn unless_known(request: &Request, headers: Headers, reply: impl FnOnce(Headers)
     let has = |entry: &str| entry == "*" || entry.strip_prefix("W/").unwrap_or(entry) == etag;
     if known.split(',').map(str::trim).any(has) { Reply::NotModified { headers } } else { reply(headers) }
 }
-
-type Headers = Vec<(&'static str, String)>;

@@ -1,5 +1,7 @@
 //! The server as a peer on the wire meets it: framing, limits, headers, TLS. What the API means is tested elsewhere.
 
+#![allow(clippy::disallowed_methods, reason = "a client of its own for each way to speak")]
+
 mod answers;
 mod limits;
 mod tls;
