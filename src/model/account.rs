@@ -224,6 +224,7 @@ pub struct KeyPatch {
 }
 
 /// Tells `null` from a field that was left out.
+#[allow(clippy::option_option, reason = "left out, null and a value are three things")]
 fn null_or<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }

@@ -251,7 +251,7 @@ impl Storage {
             match self.tenant_erase(id).await {
                 Ok(()) => tracing::info!(tenant = %id, "removed a tenant that an earlier server left half made or half deleted"),
                 Err(error) => {
-                    tracing::error!(tenant = %id, %error, "a half deleted tenant could not be removed; trying again at the next start")
+                    tracing::error!(tenant = %id, %error, "a half deleted tenant could not be removed; trying again at the next start");
                 }
             }
         }

@@ -134,7 +134,9 @@ fn register(call: OpenCall<'_>) -> Answer<'_> {
         let input: LoginInput = call.request.json()?;
         let signup = call.app.config.signup;
         let letter = call.app.storage.user_register(&input.email, &input.password, signup).await?;
-        letter.into_iter().for_each(|letter| call.app.mailer.post(letter));
+        if let Some(letter) = letter {
+            call.app.mailer.post(letter);
+        }
         Accepted::reply(match signup {
             Signup::Open => {
                 "A mail is on its way to this address. POST its token to /api/v1/auth/verify, then sign in at /api/v1/auth/login."
@@ -173,7 +175,9 @@ fn forgot(call: OpenCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let input: EmailInput = call.request.json()?;
         let letter = call.app.storage.password_forgot(&input.email).await?;
-        letter.into_iter().for_each(|letter| call.app.mailer.post(letter));
+        if let Some(letter) = letter {
+            call.app.mailer.post(letter);
+        }
         Accepted::reply("If this address has an account, a mail is on its way to it. POST its token to /api/v1/auth/password/reset.")
     })
 }

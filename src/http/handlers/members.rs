@@ -50,7 +50,9 @@ fn add(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let input: MemberInput = call.request.json()?;
         let letter = call.app.storage.member_add(&call.who, input).await?;
-        letter.into_iter().for_each(|letter| call.app.mailer.post(letter));
+        if let Some(letter) = letter {
+            call.app.mailer.post(letter);
+        }
         Accepted::reply("They are a member now, or become one when they register this address. A mail tells them.")
     })
 }
