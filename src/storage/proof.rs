@@ -1,4 +1,5 @@
-//! Proofs by argon2: run on permits of their own behind a short queue, one at a time for each key, and remembered for a while.
+//! Proofs by argon2: run on permits of their own behind a short queue, once for a text however many bring it, and remembered for a
+//! while.
 //!
 //! What is remembered is "this text is that key's", never "that key may": permission is looked up at every request (`access`).
 
@@ -19,8 +20,9 @@ use std::{
 };
 use tokio::sync::Semaphore;
 
-/// Requests that may wait for one key's proof, so that a flood on one key leaves the queue to the others.
-const WAITING_PER_KEY_MAX: usize = 32;
+/// Different texts that may wait to be tried on one key, so that guessing at one leaves the queue to the others. A key that many requests
+/// bring at once is one text.
+const TEXTS_PER_KEY_MAX: usize = 16;
 /// What a refused caller is told to wait: the whole queue is worked off sooner.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -89,7 +91,7 @@ pub(super) struct Proofs {
     right: Cache<[u8; 32], Known>,
     wrong: Cache<[u8; 32], Known>,
     keep: Duration,
-    flights: Mutex<HashMap<KeyId, Arc<tokio::sync::Mutex<()>>>>,
+    flights: Mutex<Flights>,
     checks: Checks,
 }
 
@@ -115,13 +117,14 @@ impl Proofs {
         if let Some(known) = self.known(&tag, key, version) {
             return Ok(known);
         }
-        let waiting = self.checks.queue()?;
-        let flight = self.flight(key)?;
+        let flight = self.flight(tag);
         let _turn = flight.lock.lock().await;
         // Whoever was before us has perhaps proved the same text.
         if let Some(known) = self.known(&tag, key, version) {
             return Ok(known);
         }
+        let _guess = self.guess(key)?;
+        let waiting = self.checks.queue()?;
         let (presented, stored) = (parsed.kept(), hash.clone());
         let right = waiting.run(move || stored.proves(&presented.text())).await?;
         let known = Known { key, hash: version, until: Instant::now() + self.keep };
@@ -137,21 +140,36 @@ impl Proofs {
         self.wrong.get(tag).is_some_and(stands).then_some(false)
     }
 
-    /// The turn-taking of one key's proofs.
-    fn flight(&self, key: KeyId) -> Result<Flight<'_>> {
+    /// The turn-taking of one text's proofs: the first does the work, the others find it done.
+    fn flight(&self, tag: [u8; 32]) -> Flight<'_> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        let lock = Arc::clone(flights.entry(key).or_default());
-        if Arc::strong_count(&lock) > WAITING_PER_KEY_MAX + 1 {
+        let lock = Arc::clone(flights.texts.entry(tag).or_default());
+        Flight { proofs: self, tag, lock }
+    }
+
+    /// A place among the texts that are tried on one key.
+    fn guess(&self, key: KeyId) -> Result<Guess<'_>> {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let tried = flights.keys.entry(key).or_default();
+        if *tried >= TEXTS_PER_KEY_MAX {
             return Err(Error::TooManyChecks { retry_after: RETRY_AFTER });
         }
-        Ok(Flight { proofs: self, key, lock })
+        *tried += 1;
+        Ok(Guess { proofs: self, key })
     }
 }
 
-/// One request among those that prove the same key; the last one out forgets the key.
+/// What is being proved at this moment.
+#[derive(Default)]
+struct Flights {
+    texts: HashMap<[u8; 32], Arc<tokio::sync::Mutex<()>>>,
+    keys: HashMap<KeyId, usize>,
+}
+
+/// One request among those that bring the same text; the last one out forgets the text.
 struct Flight<'a> {
     proofs: &'a Proofs,
-    key: KeyId,
+    tag: [u8; 32],
     lock: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -160,7 +178,25 @@ impl Drop for Flight<'_> {
         let mut flights = self.proofs.flights.lock().unwrap_or_else(PoisonError::into_inner);
         // The map's and ours: nobody can take another while the map is locked.
         if Arc::strong_count(&self.lock) == 2 {
-            flights.remove(&self.key);
+            flights.texts.remove(&self.tag);
+        }
+    }
+}
+
+/// One text among those that are tried on the same key.
+struct Guess<'a> {
+    proofs: &'a Proofs,
+    key: KeyId,
+}
+
+impl Drop for Guess<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.proofs.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tried) = flights.keys.get_mut(&self.key) {
+            *tried -= 1;
+            if *tried == 0 {
+                flights.keys.remove(&self.key);
+            }
         }
     }
 }
@@ -196,7 +232,29 @@ mod tests {
         // Of another key, or of another hash of this one, nothing is known.
         assert!(proofs.prove(text, parse(text), KeyId::new(), &hash).await.is_err());
         assert!(proofs.prove(text, parse(text), id, &KeyHash::of(&parse(text)).unwrap()).await.is_err());
-        assert!(proofs.flights.lock().unwrap().is_empty());
+        let flights = proofs.flights.lock().unwrap();
+        assert!(flights.texts.is_empty() && flights.keys.is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_burst_with_one_key_is_one_proof_and_guessing_at_it_is_bounded() {
+        let proofs = Arc::new(proofs(&Limits { key_checks_queue_max: 4, ..Limits::default() }));
+        let key = Arc::new(NewKey::generate().unwrap());
+        let (id, hash) = (KeyId::new(), KeyHash::of(&KeyText::parse(key.text().expose()).unwrap()).unwrap());
+        let mut burst = tokio::task::JoinSet::new();
+        for _ in 0..500 {
+            let (proofs, key, hash) = (Arc::clone(&proofs), Arc::clone(&key), hash.clone());
+            burst.spawn(async move {
+                let text = key.text().expose();
+                proofs.prove(text, KeyText::parse(text).unwrap(), id, &hash).await
+            });
+        }
+        assert!(burst.join_all().await.into_iter().all(|outcome| outcome == Ok(true)));
+        let guesses: Vec<_> = (0..TEXTS_PER_KEY_MAX).map(|_| proofs.guess(id).unwrap()).collect();
+        assert_eq!(proofs.guess(id).err(), Some(Error::TooManyChecks { retry_after: RETRY_AFTER }));
+        assert!(proofs.guess(KeyId::new()).is_ok(), "other keys have places of their own");
+        drop(guesses);
+        assert!(proofs.guess(id).is_ok());
     }
 
     #[tokio::test]
