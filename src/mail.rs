@@ -110,7 +110,7 @@ impl Letter {
                 "Set a new password",
                 format!(
                     "Someone, probably you, asked for a new password at {url}. Set it with this token:\n\n{token}\n\nfor instance so:\n\n\
-                     curl -X POST {url}/api/v1/auth/password/reset -d '{{\"token\":\"{token}\",\"password\":\"…\"}}'\n\n\
+                     curl -X POST {url}/api/v1/auth/password/reset -d '{{\"token\":\"{token}\",\"password\":\"...\"}}'\n\n\
                      If it was not you, ignore this mail: the old password stays.\n",
                     token = token.expose()
                 ),
@@ -119,14 +119,14 @@ impl Letter {
                 "You were added to a tenant",
                 format!(
                     "You are now a member of the tenant \"{tenant}\" at {url}.\n\nMake a key for it with a user token:\n\n\
-                         curl -X POST {url}/api/v1/keys -H 'Authorization: Bearer nu_…' -d '{{\"name\":\"…\",\"tenant_id\":\"…\"}}'\n"
+                         curl -X POST {url}/api/v1/keys -H \"Authorization: Bearer $USER_TOKEN\" -d '{{\"name\":\"...\",\"tenant_id\":\"...\"}}'\n"
                 ),
             ),
             Self::Invited { tenant, .. } => (
                 "You were invited to a tenant",
                 format!(
                     "You were asked to join the tenant \"{tenant}\" at {url}. Register this address there, and you are in:\n\n\
-                         curl -X POST {url}/api/v1/auth/register -d '{{\"email\":\"{}\",\"password\":\"…\"}}'\n\n\
+                         curl -X POST {url}/api/v1/auth/register -d '{{\"email\":\"{}\",\"password\":\"...\"}}'\n\n\
                          If you do not want to, ignore this mail.\n",
                     self.to()
                 ),

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 /// What a new tenant should be.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct TenantInput {
+struct TenantCreateInput {
     /// 1–200 characters; need not be unique.
     name: String,
 }
@@ -32,7 +32,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::new("TenantCreate", "POST", "/api/v1/tenants", Handler::User(create))
             .about("Tenants", "Make a tenant and its first key")
             .describe("The maker becomes its owner. The key is shown this once. The balance starts at zero.")
-            .body::<TenantInput>()
+            .body::<TenantCreateInput>()
             .answers::<TenantCreated>(201)
             .errors(&["conflict", "too_many_checks", "disk_full"]),
         Endpoint::new("TenantList", "GET", "/api/v1/tenants", Handler::User(list))
@@ -57,7 +57,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 fn create(call: UserCall<'_>) -> Answer<'_> {
     Box::pin(async move {
-        let input: TenantInput = call.request.json()?;
+        let input: TenantCreateInput = call.request.json()?;
         let made = call.app.storage.tenant_create(&call.who, &input.name).await?;
         Ok(Reply::created(&made)?.with_header("cache-control", "no-store"))
     })

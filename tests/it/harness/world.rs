@@ -78,28 +78,21 @@ impl Server {
 
     /// The text of the newest mail to an address, from the outbox.
     pub async fn mail_to(&self, email: &str) -> String {
-        self.eventually(&format!("a mail to {email}"), || {
-            let mut found: Vec<_> = std::fs::read_dir(self.data().join("outbox"))
-                .ok()?
-                .filter_map(|entry| {
-                    let path = entry.ok()?.path();
-                    let text = std::fs::read_to_string(&path).ok()?;
-                    text.contains(email).then(|| (path.file_name().map(std::ffi::OsStr::to_owned), text))
-                })
-                .collect();
-            found.sort();
-            found.pop().map(|(_, text)| text)
-        })
-        .await
+        self.eventually(&format!("a mail to {email}"), || self.mails_to(email).pop()).await
     }
 
-    /// The token in the newest mail to an address.
+    /// The token in the newest mail to an address that has one; other mails may have come since.
     pub async fn mailed_token(&self, email: &str) -> String {
-        let mail = self.mail_to(email).await;
-        let mail = mail.replace("=\r\n", "").replace("=3D", "=");
-        let start =
-            mail.find("nu_").or_else(|| mail.find("token=").map(|at| at + "token=".len())).unwrap_or_else(|| panic!("no token in: {mail}"));
-        mail[start..].chars().take_while(|c| c.is_ascii_alphanumeric() || "_-".contains(*c)).collect()
+        self.eventually(&format!("a token for {email}"), || self.mails_to(email).iter().rev().find_map(|mail| token_in(mail))).await
+    }
+
+    /// The mails to an address, oldest first.
+    fn mails_to(&self, email: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.data().join("outbox")).into_iter().flatten().flatten();
+        let mut paths: Vec<_> = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "eml")).collect();
+        paths.sort();
+        let to = format!("To: {email}\r\n");
+        paths.iter().filter_map(|path| std::fs::read_to_string(path).ok()).filter(|mail| mail.contains(&to)).collect()
     }
 
     /// A user who registered, proved the address and signed in.
@@ -211,4 +204,13 @@ impl Server {
     pub async fn logs(&self, key: &str) -> Vec<Value> {
         self.get("/api/v1/logs?limit=100", key).await.expect(200).at("/data").as_array().cloned().unwrap_or_default()
     }
+}
+
+/// A whole user token in a mail, whichever way the mail is encoded.
+fn token_in(mail: &str) -> Option<String> {
+    let mail = mail.replace("=\r\n", "");
+    mail.match_indices("nu_").find_map(|(at, _)| {
+        let token: String = mail[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        (token.len() == 53).then_some(token)
+    })
 }
