@@ -84,7 +84,8 @@ impl Letter {
         }
     }
 
-    /// Subject and text. A token stands alone on its line, where no mail program breaks it.
+    /// Subject and text. A token stands alone on its line, where no mail program breaks it. Nothing that others chose stands in a command
+    /// to paste: an address may hold what a shell takes for its own.
     fn words(&self, url: &str) -> (&'static str, String) {
         match self {
             Self::Verify { token, .. } => (
@@ -101,9 +102,8 @@ impl Letter {
                 format!(
                     "Someone, perhaps you, tried to register this address at {url}, where it has an account already.\n\n\
                      If it was you, sign in, or ask for a new password:\n\n\
-                     curl -X POST {url}/api/v1/auth/password/forgot -d '{{\"email\":\"{}\"}}'\n\n\
-                     If it was not you, there is nothing to do: nothing has changed.\n",
-                    self.to()
+                     curl -X POST {url}/api/v1/auth/password/forgot -d '{{\"email\":\"...\"}}'\n\n\
+                     If it was not you, there is nothing to do: nothing has changed.\n"
                 ),
             ),
             Self::Reset { token, .. } => (
@@ -126,9 +126,8 @@ impl Letter {
                 "You were invited to a tenant",
                 format!(
                     "You were asked to join the tenant \"{tenant}\" at {url}. Register this address there, and you are in:\n\n\
-                         curl -X POST {url}/api/v1/auth/register -d '{{\"email\":\"{}\",\"password\":\"...\"}}'\n\n\
-                         If you do not want to, ignore this mail.\n",
-                    self.to()
+                         curl -X POST {url}/api/v1/auth/register -d '{{\"email\":\"...\",\"password\":\"...\"}}'\n\n\
+                         If you do not want to, ignore this mail.\n"
                 ),
             ),
         }
