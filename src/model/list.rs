@@ -27,7 +27,7 @@ pub struct Page {
     pub limit: u32,
     /// Begin behind this id, in the list's order.
     pub after: Option<String>,
-    /// End before this id, in the list's order.
+    /// End before this id, in the list's order; without `after` it is the page just before it.
     pub before: Option<String>,
     /// The list's order.
     pub order: Order,
@@ -56,7 +56,7 @@ pub struct List<T: ToSchema> {
     pub first_id: Option<String>,
     /// The id of the last row, if there is one.
     pub last_id: Option<String>,
-    /// Whether rows follow behind the last.
+    /// Whether rows follow behind the last; of a page asked for by `before` alone, whether rows lie before the first.
     pub has_more: bool,
 }
 

@@ -217,7 +217,7 @@ fn usage_select(ask: &UsageAsk) -> Select {
     let mut groups = ask.groups.clone();
     groups.sort_unstable();
     groups.dedup();
-    let by: String = groups.iter().map(|group| format!(", {}", group.name())).collect();
+    let by: String = groups.iter().flat_map(|group| [", ", group.name()]).collect();
     let sum = |column: &str| format!("CAST(COALESCE(SUM({column}), 0) AS BIGINT)");
     let mut select = Select::new(&format!(
         "SELECT {period} AS period, COUNT(DISTINCT CASE WHEN event <> 'refused' THEN turn_id END), {}, {}, {}, {}, {}, {}{by} \

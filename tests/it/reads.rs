@@ -134,7 +134,7 @@ async fn the_operator_makes_tenants_and_credit_and_sees_no_content() {
     let made = server.post(tenants, OPERATOR, &json!({"name": "Acme", "owner": ada.email})).await.expect(201);
     let (key, id) = (made.text("/api_key"), made.text("/id"));
     server.post(tenants, OPERATOR, &json!({"name": "Acme", "owner": "nobody@example.com"})).await.problem(404, "not_found");
-    assert_eq!(server.get(tenants, OPERATOR).await.expect(200).ids(), [id.clone()]);
+    assert_eq!(server.get(tenants, OPERATOR).await.expect(200).ids(), std::slice::from_ref(&id));
 
     let credit = format!("{tenants}/{id}/credit");
     let entry = server.post(&credit, OPERATOR, &json!({"amount": "10.00", "reference": "INV-1"})).await.expect(201).json();
