@@ -10,15 +10,7 @@ use super::{
     runtime,
     server::{PortTaken, Running},
 };
-use crate::{
-    config::{Origin, Secret},
-    error::Error,
-    ids::{BootId, TenantId},
-    model::Json,
-    money::Money,
-    secret::Password,
-    storage::CreditInput,
-};
+use crate::{config::Origin, error::Error, ids::TenantId, model::Json, money::Money, secret::Password, storage::CreditInput};
 use clap::Args;
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
@@ -125,7 +117,7 @@ async fn user(running: &Running) -> Result<String, Failure> {
     let storage = &running.app.storage;
     let operator = storage.operator_here();
     // Nobody is told this password, so nobody signs in with it: scripts take a token from the command line.
-    let password = Password::new(format!("{}-{}", BootId::new(), random()?.expose()));
+    let password = Password::new(random()?);
     match storage.user_create(&operator, EMAIL, &password, true).await {
         Ok(_) | Err(Error::Conflict { .. } | Error::ValidationFailed { .. }) => {}
         Err(error) => return Err(error.into()),
@@ -134,10 +126,10 @@ async fn user(running: &Running) -> Result<String, Failure> {
     Ok(storage.user_token_issue(&operator, EMAIL, Duration::from_secs(3600)).await?.access_token)
 }
 
-fn random() -> Result<Secret, Failure> {
+fn random() -> Result<String, Failure> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).map_err(|error| Failure::Failed(format!("the machine gave no random bytes: {error}")))?;
-    Ok(Secret::new(blake3::hash(&bytes).to_hex().to_string()))
+    Ok(blake3::hash(&bytes).to_hex().to_string())
 }
 
 /// The demo's tenant with a fresh key: keys are shown once, so a second demo cannot use the first one's.

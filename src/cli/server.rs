@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 /// A server that runs.
 pub struct Running {
+    /// What it is made of.
     pub app: App,
     /// Where it listens.
     pub at: SocketAddr,
@@ -35,7 +36,9 @@ pub struct Running {
 /// What to do when the port is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortTaken {
+    /// Say so and end.
     Fail,
+    /// Take a free one.
     TakeAnother,
 }
 

@@ -70,7 +70,10 @@ impl Tenant {
 
 async fn create(room: Room, name: &str, owner: &str) -> Done {
     let made = room.storage.tenant_create_for(&room.operator, name, owner).await?;
-    room.out.value(&made);
+    // Scripts find a secret under the same name in every command's JSON.
+    let mut shown = serde_json::to_value(&made).map_err(crate::error::Error::internal)?;
+    shown["key"] = made.api_key.clone().into();
+    room.out.value(&shown);
     room.out.say(format!("Made {:?} for {owner}. Its id, and its first key, which is shown this once:", made.name));
     room.out.secret(&made.id.to_string());
     room.out.secret(&made.api_key);
@@ -106,10 +109,8 @@ async fn show(room: Room, id: TenantId) -> Done {
 async fn suspend(room: Room, id: TenantId, suspended: bool) -> Done {
     let tenant = room.storage.tenant_suspend(&room.operator, id, suspended).await?;
     room.out.value(&tenant);
-    room.out.say(match suspended {
-        true => format!("{:?} is suspended: its chat is refused from the next request on.", tenant.name),
-        false => format!("{:?} may chat again.", tenant.name),
-    });
+    let now = if suspended { "is suspended: its chat is refused from the next request on" } else { "may chat again" };
+    room.out.say(format!("{:?} {now}.", tenant.name));
     Ok(())
 }
 

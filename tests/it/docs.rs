@@ -34,7 +34,7 @@ fn the_errors_page_has_every_code() {
 
 #[test]
 fn every_link_of_the_pages_leads_to_a_file() {
-    for page in ["README.md", "CHANGELOG.md", "docs/configuration.md", "docs/errors.md", "docs/operations.md"] {
+    for page in ["README.md", "CHANGELOG.md", "docs/ARCHITECTURE.md", "docs/configuration.md", "docs/errors.md", "docs/operations.md"] {
         let text = read(page);
         let folder = root().join(page).parent().unwrap().to_owned();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
