@@ -19,7 +19,7 @@ use crate::{
     secret::{KeyHash, KeyText, TokenHash},
 };
 use quick_cache::sync::Cache;
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 /// A proved API key: one user, one tenant, one role, and so one file. Valid for this request; [`super::Storage::principal_again`] looks again.
 #[derive(Debug, Clone)]
@@ -108,6 +108,8 @@ pub(super) struct Access {
     pub(super) passwords: Checks,
     /// The hashing of new keys.
     pub(super) key_hashes: Checks,
+    /// Registrations since the start; see [`Storage::user_register`].
+    pub(super) registered: AtomicUsize,
 }
 
 /// What the catalog said of a key, when its version was `version`.
@@ -126,6 +128,7 @@ impl Access {
             proofs: Proofs::new(limits)?,
             passwords: Checks::new(cores().div_ceil(2), limits.password_checks_queue_max),
             key_hashes: Checks::new(1, limits.key_checks_queue_max),
+            registered: AtomicUsize::new(0),
         })
     }
 }

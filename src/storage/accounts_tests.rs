@@ -480,3 +480,23 @@ async fn the_operator_makes_accounts_tenants_keys_and_tokens() {
     storage.user_verify_by(&operator, "bob@example.com").await.unwrap();
     assert!(world.sign_in("bob@example.com", PASSWORD).await.is_ok());
 }
+
+#[tokio::test]
+async fn what_nobody_proved_is_cleared_away_and_nothing_else() {
+    let world = world();
+    let storage = &world.storage;
+    world.tenant("ada@example.com").await;
+    for email in ["old@example.com", "new@example.com", "invited@example.com"] {
+        world.register(email, PASSWORD).await;
+    }
+    let aged = storage.catalog_write(|tx| {
+        tx.execute("UPDATE user_tokens SET expires_at = 1 WHERE user_id IN (SELECT id FROM users WHERE email LIKE 'old%')", &[])?;
+        tx.execute("UPDATE users SET created_at = 0 WHERE email NOT LIKE 'new%'", &[])
+    });
+    assert_eq!(aged.await, Ok(3));
+    storage.accounts_tidy().await.unwrap();
+    let left = storage.user_list(&storage.operator_here(), Page::first(10, Order::Asc)).await.unwrap();
+    let left: Vec<_> = left.data.iter().map(|user| user.email.as_str()).collect();
+    // Those whose mail can still be used stay, and so does who was proved.
+    assert_eq!(left, ["ada@example.com", "new@example.com", "invited@example.com"]);
+}

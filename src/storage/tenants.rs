@@ -112,10 +112,15 @@ impl Storage {
         self.tenant_sized(tenant).await
     }
 
-    /// With the size of its file and the limit of it.
+    /// With the size of its file and the limit of it. A file that cannot be looked at counts as empty: one broken tenant must not keep the
+    /// operator from seeing the others.
     async fn tenant_sized(&self, tenant: Tenant) -> Result<Tenant> {
         let (engine, id) = (Arc::clone(&self.inner.engine), tenant.id);
-        let size_bytes = tokio::task::spawn_blocking(move || engine.size_bytes(id)).await.map_err(Error::internal)??;
+        let size = tokio::task::spawn_blocking(move || engine.size_bytes(id)).await.map_err(Error::internal)?;
+        let size_bytes = size.unwrap_or_else(|error| {
+            tracing::warn!(tenant = %id, %error, "the size of a tenant's file is not known");
+            0
+        });
         let limit = self.inner.limits.tenant_bytes_max;
         Ok(Tenant { size_bytes, size_limit_bytes: (limit > 0).then_some(limit as u64), ..tenant })
     }

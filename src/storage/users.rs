@@ -21,8 +21,10 @@ use crate::{
     model::{AccessToken, List, Me, MeTenant, Page, User, UserToken},
     secret::{NewToken, Password, PasswordHash, TokenHash},
 };
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
+/// Accounts that nobody proves are cleared away at every start, and again after so many registrations.
+const TIDY_EVERY: usize = 1_000;
 /// Registrations of one address that wait to be proved at once; a new one ends the oldest.
 const VERIFY_TOKENS_MAX: usize = 3;
 
@@ -44,6 +46,9 @@ impl Storage {
         let email = mail::address(email, "/email")?;
         password.check(&email, "/password")?;
         let (hash, token) = (self.password_hash(password).await?, NewToken::generate()?);
+        if self.inner.access.registered.fetch_add(1, Ordering::Relaxed) % TIDY_EVERY == TIDY_EVERY - 1 {
+            self.accounts_tidy().await?;
+        }
         let (now, mail_ms, invitation_ms) = (self.inner.clock.now(), self.inner.limits.mail_token_ms, self.inner.limits.invitation_ms);
         self.catalog_write(move |tx| {
             let account = catalog::account_by_email(tx, &email)?;
