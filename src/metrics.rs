@@ -7,7 +7,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -60,7 +60,7 @@ struct Inner {
     vendor_calls: Family<CallLabels, Counter>,
     vendor_seconds: Family<WireLabel, Histogram>,
     key_checks: Family<OutcomeLabel, Counter>,
-    queues: Family<NameLabel, Gauge>,
+    levels: Family<NameLabel, Gauge>,
     streams: Gauge,
     connections: Gauge,
     breaches: Counter,
@@ -92,7 +92,7 @@ impl Metrics {
             vendor_calls: Family::default(),
             vendor_seconds: Family::new_with_constructor(seconds),
             key_checks: Family::default(),
-            queues: Family::default(),
+            levels: Family::default(),
             streams: Gauge::default(),
             connections: Gauge::default(),
             breaches: Counter::default(),
@@ -145,9 +145,9 @@ impl Metrics {
         self.inner.key_checks.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// How much waits in a queue now.
-    pub fn queue(&self, name: &'static str, waiting: usize) {
-        self.inner.queues.get_or_create(&NameLabel { name }).set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    /// How many there are now of something that runs, waits or is open.
+    pub fn level(&self, name: &'static str, count: usize) {
+        self.inner.levels.get_or_create(&NameLabel { name }).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A stream of events opened; it counts as open until the guard is dropped.
@@ -165,9 +165,9 @@ impl Metrics {
         self.inner.breaches.inc();
     }
 
-    /// Turns of an earlier life of the server were found cut off and closed.
-    pub fn interrupted(&self, turns: u64) {
-        self.inner.interrupted.inc_by(turns);
+    /// So many turns of an earlier run of the server were found cut off and closed in all of this run.
+    pub fn interrupted(&self, turns_in_all: u64) {
+        self.inner.interrupted.inner().fetch_max(turns_in_all, Ordering::Relaxed);
     }
 
     /// A request's connection broke before it was answered.
@@ -204,7 +204,7 @@ impl Inner {
         registry.register("vendor_calls", "Calls to vendors, by wire, model of the rate card and outcome", self.vendor_calls.clone());
         registry.register_with_unit("vendor_call_duration", "Time of calls to vendors", Unit::Seconds, self.vendor_seconds.clone());
         registry.register("key_checks", "Credentials looked at", self.key_checks.clone());
-        registry.register("queue_length", "What waits in the server's queues", self.queues.clone());
+        registry.register("level", "What runs, waits or is open now, by name", self.levels.clone());
         registry.register("streams_open", "Streams of events open now", self.streams.clone());
         registry.register("connections_open", "Connections open now", self.connections.clone());
         registry.register("hold_breaches", "Vendor reports above the bound", self.breaches.clone());
@@ -240,11 +240,13 @@ mod tests {
         let metrics = Metrics::new();
         metrics.request("ConfigList", 204, Duration::from_millis(3));
         metrics.vendor_call("openai", None, "ok", Duration::from_secs(2));
+        metrics.interrupted(2);
+        metrics.interrupted(2);
         let stream = metrics.stream_opened();
         let text = metrics.text().unwrap();
         assert!(text.contains("nimblesite_http_requests_total{endpoint=\"ConfigList\",status=\"2xx\"} 1"), "{text}");
         assert!(text.contains("nimblesite_vendor_calls_total{wire=\"openai\",model=\"other\",outcome=\"ok\"} 1"), "{text}");
-        assert!(text.contains("nimblesite_streams_open 1"));
+        assert!(text.contains("nimblesite_streams_open 1") && text.contains("nimblesite_turns_interrupted_total 2"), "{text}");
         drop(stream);
         assert!(metrics.text().unwrap().contains("nimblesite_streams_open 0"));
     }

@@ -112,6 +112,13 @@ pub(super) struct Access {
     pub(super) registered: AtomicUsize,
 }
 
+impl Access {
+    /// Proofs of keys that run or wait.
+    pub(super) fn key_checks(&self) -> usize {
+        self.proofs.waiting()
+    }
+}
+
 /// What the catalog said of a key, when its version was `version`.
 struct KeyRow {
     version: u64,

@@ -33,6 +33,7 @@ mod tenant;
 mod tenants;
 mod turns;
 mod users;
+mod vitals;
 mod wallet;
 
 pub use access::{Operator, Principal, SignedIn};
@@ -43,6 +44,7 @@ pub use status::Counts;
 pub use steps::{Kept, NewAnswer, NewMessage, Settled, Step, StepEnd};
 pub use tenant::TenantStore;
 pub use turns::{Admission, Claim, OpenTurn, Opened, TurnAsk};
+pub use vitals::Vitals;
 pub use wallet::{CreditInput, Hold, HoldAsk};
 
 use crate::{
@@ -52,7 +54,14 @@ use crate::{
     ids::{BootId, KeyId, TenantId},
 };
 use engine::{Engine, Job, Lease, Param, Place, Turnout, Tx, TxExt};
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tenant::TenantTx;
 
 /// Whether this process is the server of the data directory, or a command beside it.
@@ -77,6 +86,8 @@ struct Inner {
     limits: Arc<Limits>,
     clock: Clock,
     boot: BootId,
+    /// Turns of an earlier run that were closed in this one.
+    interrupted: Arc<AtomicU64>,
 }
 
 impl Storage {
@@ -85,8 +96,13 @@ impl Storage {
     /// Fails when another server holds it, when it lies on a network file system, or when the catalog is newer than this binary.
     pub fn open(dir: &Path, mode: Mode, limits: &Limits) -> Result<Self> {
         let (boot, clock) = (BootId::new(), Clock);
-        let opening =
-            move |tenant: TenantId, tx: &mut dyn Tx| turns::recover(&mut TenantTx::new(tx, &tenant.to_string()), boot, clock.now());
+        let interrupted = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&interrupted);
+        let opening = move |tenant: TenantId, tx: &mut dyn Tx| {
+            let turns = turns::recover(&mut TenantTx::new(tx, &tenant.to_string()), boot, clock.now())?;
+            counted.fetch_add(turns, Ordering::Relaxed);
+            Ok(())
+        };
         let engine: Arc<dyn Engine> = Arc::new(sqlite::Sqlite::open(dir, mode, limits, boot, Box::new(opening))?);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -96,6 +112,7 @@ impl Storage {
                 limits: Arc::new(limits.clone()),
                 clock,
                 boot,
+                interrupted,
             }),
         })
     }

@@ -47,6 +47,11 @@ impl Checks {
         Self { permits: Arc::new(Semaphore::new(at_once.max(1))), waiting: AtomicUsize::new(0), queue_max: queue_max.max(1) }
     }
 
+    /// How many run or wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     fn queue(&self) -> Result<Waiting<'_>> {
         let waiting = Waiting(self);
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.queue_max {
@@ -96,6 +101,11 @@ pub(super) struct Proofs {
 }
 
 impl Proofs {
+    /// How many run or wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.checks.waiting()
+    }
+
     pub(super) fn new(limits: &Limits) -> Result<Self> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| Error::internal(format!("no randomness: {error}")))?;

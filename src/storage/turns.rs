@@ -322,7 +322,7 @@ fn stored_message(row: &dyn Row) -> Result<StoredMessage> {
 
 /// Closes what an earlier life of the server left: its turns end, their holds go back to the tenant, unanswered idempotency keys are free.
 /// Never by the clock, only by whose life a row is of.
-pub(super) fn recover(tx: &mut TenantTx<'_>, boot: BootId, now: Time) -> Result<()> {
+pub(super) fn recover(tx: &mut TenantTx<'_>, boot: BootId, now: Time) -> Result<u64> {
     let boot = boot.to_string();
     let turns: Vec<TurnId> =
         tx.all("SELECT id FROM turns WHERE tenant_id = ?1 AND state = 'running' AND boot_id <> ?2", &[Param::Text(&boot)], |row| {
@@ -353,7 +353,7 @@ pub(super) fn recover(tx: &mut TenantTx<'_>, boot: BootId, now: Time) -> Result<
         tracing::warn!(turns = turns.len(), holds = holds.len(), "closed what an earlier run of the server left open in a tenant");
     }
     tx.execute("DELETE FROM idempotency WHERE tenant_id = ?1 AND status IS NULL AND boot_id <> ?2", &[Param::Text(&boot)])?;
-    Ok(())
+    Ok(turns.len() as u64)
 }
 
 /// Ends a turn that broke off and logs the most that its vendor may have billed the operator.

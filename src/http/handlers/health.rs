@@ -1,6 +1,7 @@
 //! Whether the server lives, can serve, and what it counted.
 
 use crate::{
+    app::App,
     error::Error,
     http::{
         call::{OpenCall, Reply},
@@ -68,7 +69,18 @@ fn version(_call: OpenCall<'_>) -> Answer<'_> {
 
 fn metrics(call: OpenCall<'_>) -> Answer<'_> {
     Box::pin(async move {
+        observe(call.app);
         let body = call.app.metrics.text().map_err(Error::internal)?.into();
         Ok(Reply::Page { content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8", body, headers: Vec::new() })
     })
+}
+
+/// Numbers that are looked at, not counted as they change.
+fn observe(app: &App) {
+    let vitals = app.storage.vitals();
+    app.metrics.level("tenants_open", vitals.tenants_open);
+    app.metrics.level("key_checks", vitals.key_checks);
+    app.metrics.level("password_checks", vitals.password_checks);
+    app.metrics.level("turns", app.agent.turns_running());
+    app.metrics.interrupted(vitals.turns_interrupted);
 }

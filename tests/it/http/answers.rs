@@ -1,6 +1,7 @@
 //! What every answer has: an id, headers that keep browsers careful, problems that explain themselves, pages that stay at home.
 
 use super::{Running, code, statuses};
+use nimblesite::config::Secret;
 use serde_json::Value;
 
 fn client() -> reqwest::Client {
@@ -76,7 +77,16 @@ async fn metrics_count_requests_and_name_no_caller() {
     let text = server.tell("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(text.contains(r#"nimblesite_http_requests_total{endpoint="Healthz",status="2xx"} 1"#), "{text}");
     assert!(text.contains(r#"nimblesite_http_requests_total{endpoint="none",status="4xx"} 1"#), "{text}");
+    assert!(text.contains(r#"nimblesite_level{name="tenants_open"} 0"#), "{text}");
     assert!(!text.contains("some-path"), "{text}");
+
+    let proxied = server.tell("GET /metrics HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n").await;
+    assert_eq!(statuses(&proxied), [404], "without an operator token these are for this machine alone: {proxied}");
+    let guarded = Running::with(|config| config.operator_token = Some(Secret::new("the operator's own".to_owned()))).await;
+    let ask = |fields: &str| guarded.tell(format!("GET /metrics HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.7\r\n{fields}\r\n"));
+    assert_eq!(code(&ask("").await), "missing_credentials");
+    assert_eq!(code(&ask("Authorization: Bearer guess\r\n").await), "invalid_token");
+    assert_eq!(statuses(&ask("Authorization: Bearer the operator's own\r\n").await), [200]);
 }
 
 #[tokio::test]
