@@ -127,6 +127,9 @@ CREATE TABLE conversations (
     template_vars TEXT NOT NULL,                        -- JSON object; stay until replaced
     message_count INTEGER NOT NULL,                     -- also the newest message's seq
     open_calls    TEXT,                                 -- JSON array of the calls that wait for results
+    summary       TEXT,                                 -- stands for the messages up to summary_seq in prompts
+    summary_seq   INTEGER NOT NULL DEFAULT 0,
+    summary_turns INTEGER NOT NULL DEFAULT 0,
     created_at    INTEGER NOT NULL,
     updated_at    INTEGER NOT NULL,
     PRIMARY KEY (tenant_id, id),
@@ -264,7 +267,6 @@ CREATE TABLE ledger (
     PRIMARY KEY (tenant_id, seq)
 ) STRICT;
 CREATE UNIQUE INDEX ledger_by_reference ON ledger (tenant_id, reference) WHERE reference IS NOT NULL;
-CREATE INDEX ledger_by_turn ON ledger (tenant_id, turn_id) WHERE turn_id IS NOT NULL;
 CREATE UNIQUE INDEX ledger_by_id ON ledger (tenant_id, id);
 CREATE TRIGGER ledger_append_only_update BEFORE UPDATE ON ledger BEGIN SELECT RAISE (ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER ledger_append_only_delete BEFORE DELETE ON ledger BEGIN SELECT RAISE (ABORT, 'the ledger is append-only'); END;

@@ -5,16 +5,17 @@ use super::{
     Agent,
     feed::{Event, Feed},
     input::Admitted,
-    prepare::Prepared,
+    prepare::{Aim, Prepared, Purpose},
     running::{ClaimGuard, ConversationGuard, Slot, TurnGuard},
-    settle::{Bill, answered, failed, settle_failed, until_stored},
+    settle::{Bill, answered, failed, settle_failed, summarised, until_stored},
     turn::{Ask, Happened, Retry, Turn},
 };
 use crate::{
     error::{Error, Result},
-    model::{FinishReason, JsonObject, ModelRef, TurnOutcome},
+    model::{FinishReason, JsonObject, ModelRef, Summary, TurnOutcome, Usage},
+    money::Money,
     provider::{
-        Piece, RefusalKind,
+        Answer, Broken, Piece, RefusalKind,
         client::{Call, Ended, Outcome},
     },
     storage::{Hold, OpenTurn, Principal, Settled, TenantStore},
@@ -33,6 +34,32 @@ pub(super) struct Drive {
     pub(super) arrived: Instant,
     pub(super) feed: Arc<Feed>,
     pub(super) cancel: CancellationToken,
+}
+
+/// What a turn has made of its conversation so far.
+#[derive(Debug, Clone)]
+pub(super) struct Memory {
+    /// What stands for the oldest turns.
+    pub(super) summary: Option<Summary>,
+    /// The first message of the history that it does not stand for.
+    pub(super) from: usize,
+    /// The number of the next vendor call whose outcome is logged.
+    pub(super) step: u32,
+    /// What the steps before it used.
+    pub(super) usage: Usage,
+    /// What they cost.
+    pub(super) cost: Money,
+}
+
+impl Memory {
+    /// Takes a summary in that was stored.
+    fn summarised(&mut self, open: &OpenTurn, summary: Summary, bill: &Bill) {
+        self.from = open.history.partition_point(|stored| stored.message.seq <= summary.until_seq);
+        self.summary = Some(summary);
+        self.step += 1;
+        self.usage = self.usage.plus(bill.usage.unwrap_or_default());
+        self.cost = self.cost.checked_add(bill.charge).unwrap_or(self.cost);
+    }
 }
 
 /// What others wait for as long as a turn runs.
@@ -66,10 +93,12 @@ impl Agent {
         let config = &drive.open.config;
         let retry = Retry::of(self.limits());
         let mut turn = Turn::new(config.model_config.primary(), config.model_config.fallbacks.clone(), config.context_policy, retry);
+        let mut memory = Memory { summary: drive.open.summary.clone(), from: 0, step: 1, usage: Usage::default(), cost: Money::ZERO };
         let mut ask = turn.next(Happened::Begun, 0);
         loop {
             let next = match ask {
-                Ask::Call { model, shrink } => self.call(drive, &mut turn, &model, shrink).await,
+                Ask::Call { model, shrink } => self.call(drive, &mut memory, &mut turn, &model, Aim::Answer { shrink }).await,
+                Ask::Compact { model, shrink } => self.call(drive, &mut memory, &mut turn, &model, Aim::Summary { shrink }).await,
                 Ask::Wait(wait) => {
                     let waited = tokio::select! {
                         () = drive.cancel.cancelled() => Happened::Cancelled,
@@ -78,9 +107,7 @@ impl Agent {
                     Next::Ask(turn.next(waited, dice()))
                 }
                 Ask::Refuse(error) => Next::Over(refuse(drive, error).await),
-                Ask::Fail(failure) => Next::Over(last_event(settle_failed(drive, failed(drive, None, failure)).await)),
-                // The machine asks for this only in answer to an answered call, which `call` has settled.
-                Ask::Answer => Next::Over(Event::Failed(Error::internal("an answer without a call"))),
+                Ask::Fail(failure) => Next::Over(last_event(settle_failed(drive, failed(drive, &memory, None, failure)).await)),
             };
             match next {
                 Next::Ask(next) => ask = next,
@@ -90,12 +117,13 @@ impl Agent {
     }
 
     /// Prepares, makes and settles one call.
-    async fn call(&self, drive: &Drive, turn: &mut Turn, model: &ModelRef, shrink: u32) -> Next {
+    async fn call(&self, drive: &Drive, memory: &mut Memory, turn: &mut Turn, model: &ModelRef, aim: Aim) -> Next {
         if drive.cancel.is_cancelled() {
             return Next::Ask(turn.next(Happened::Cancelled, 0));
         }
-        let Prepared { hold, provider, encoded, prefix_hash, report } = match self.prepare(drive, model, shrink).await {
-            Ok(prepared) => prepared,
+        let Prepared { hold, provider, encoded, purpose } = match self.prepare(drive, memory, model, aim).await {
+            Ok(Some(prepared)) => prepared,
+            Ok(None) => return Next::Ask(turn.next(Happened::TooLong, 0)),
             Err(error) => {
                 self.parts().metrics.hold("refused");
                 return Next::Ask(turn.next(Happened::NotAsked(error), 0));
@@ -104,7 +132,8 @@ impl Agent {
         self.parts().metrics.hold("taken");
         drive.started();
         let sent_bytes = encoded.body.len() as u64;
-        let (ended, hold) = follow(drive, self.parts().client.send(hold, provider, encoded)).await;
+        let told = matches!(purpose, Purpose::Answer { .. });
+        let (ended, hold) = follow(drive, self.parts().client.send(hold, provider, encoded), told).await;
         self.parts().metrics.vendor_call(
             provider.wire.name(),
             self.known_model(model).as_deref(),
@@ -113,18 +142,33 @@ impl Agent {
         );
         let bill = Bill::of(&ended, &hold, sent_bytes);
         self.breach_check(drive, &hold, &bill).await;
-        let step = match (turn.next(happened(&ended), dice()), &ended.outcome) {
-            (Ask::Answer, Outcome::Answered(answer)) => answered(drive, &hold, &bill, &ended, answer.clone(), prefix_hash, report),
-            (Ask::Fail(failure), _) => failed(drive, Some((&hold, &bill, &ended)), failure),
-            (next, _) => {
+        match (&ended.outcome, purpose) {
+            (Outcome::Answered(answer), Purpose::Answer { prefix_hash, report }) => {
+                let step = answered(drive, memory, &hold, &bill, &ended, answer.clone(), prefix_hash, report);
+                Next::Over(last_event(self.settle(drive, hold, step).await))
+            }
+            (Outcome::Answered(Answer { text: Some(text), .. }), Purpose::Summary { until_seq, turns }) if !text.trim().is_empty() => {
+                let summary = Summary { text: text.trim().to_owned(), until_seq, turns };
+                let step = summarised(drive, memory, &hold, &bill, &ended, summary.clone());
+                match self.settle(drive, hold, step).await {
+                    Ok(_) => memory.summarised(&drive.open, summary, &bill),
+                    Err(error) => return Next::Over(Event::Failed(error)),
+                }
+                Next::Ask(turn.next(Happened::Compacted, 0))
+            }
+            (outcome, _) => {
+                let next = turn.next(happened(outcome), dice());
+                if let Ask::Fail(failure) = next {
+                    let step = failed(drive, memory, Some((&hold, &bill, &ended)), failure);
+                    return Next::Over(last_event(self.settle(drive, hold, step).await));
+                }
                 // Another call follows: this one was not accepted, its hold ends free of charge.
-                return match self.settle(drive, hold, bill.released(drive)).await {
+                match self.settle(drive, hold, bill.released(drive)).await {
                     Ok(_) => Next::Ask(next),
                     Err(error) => Next::Over(Event::Failed(error)),
-                };
+                }
             }
-        };
-        Next::Over(last_event(self.settle(drive, hold, step).await))
+        }
     }
 
     /// Models on the rate card may be named in metrics; anything else would be a label that callers choose.
@@ -136,13 +180,15 @@ impl Agent {
 }
 
 /// Passes on what comes in until the call is over or cancelled.
-async fn follow(drive: &Drive, mut call: Call<Hold>) -> (Ended, Hold) {
+async fn follow(drive: &Drive, mut call: Call<Hold>, told: bool) -> (Ended, Hold) {
     loop {
         tokio::select! {
             biased;
             () = drive.cancel.cancelled() => break,
             piece = call.next() => match piece {
                 None => break,
+                // A summary is for the model, not for whoever follows the turn.
+                Some(_) if !told => {}
                 Some(Piece::Text(text)) => drive.feed.push(Event::Delta(text.into())),
                 Some(Piece::ToolCall(call)) => drive.feed.push(Event::ToolCall(Arc::new(call))),
             },
@@ -179,9 +225,10 @@ impl Drive {
     }
 }
 
-fn happened(ended: &Ended) -> Happened {
-    match &ended.outcome {
-        Outcome::Answered(_) => Happened::Answered,
+/// What a call that led to no step of its own means for the turn.
+fn happened(outcome: &Outcome) -> Happened {
+    match outcome {
+        Outcome::Answered(_) => Happened::Broken(Broken::Malformed("a summary without text".to_owned())),
         Outcome::Refused(refusal) => Happened::Refused(refusal.clone()),
         Outcome::Broken(broken) => Happened::Broken(broken.clone()),
         Outcome::Cancelled => Happened::Cancelled,

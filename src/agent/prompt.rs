@@ -13,8 +13,28 @@ pub const BYTES_PER_TOKEN: u64 = 3;
 /// History and input as a prompt's messages, in exchanges: what the user said and all that followed until they spoke again.
 #[derive(Debug, Clone)]
 pub struct Exchanges {
-    /// Of each exchange: its messages, and how many stored messages they are.
-    exchanges: Vec<(Vec<PromptMessage>, u32)>,
+    exchanges: Vec<Exchange>,
+}
+
+/// What the user said and all that followed until they spoke again.
+#[derive(Debug, Clone, Default)]
+struct Exchange {
+    messages: Vec<PromptMessage>,
+    /// How many stored messages these are.
+    stored: u32,
+    /// The last of them.
+    last_seq: u64,
+}
+
+/// The oldest exchanges, to be summarised.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Oldest {
+    /// What was said, as text.
+    pub transcript: String,
+    /// The last message of it.
+    pub until_seq: u64,
+    /// How many exchanges it is.
+    pub turns: u32,
 }
 
 /// A prompt's messages, and what they left out.
@@ -36,10 +56,10 @@ impl Exchanges {
             made.add(stored);
         }
         if !admitted.results.is_empty() {
-            made.results(&admitted.results, u32::try_from(admitted.results.len()).unwrap_or(u32::MAX));
+            made.results(&admitted.results, u32::try_from(admitted.results.len()).unwrap_or(u32::MAX), u64::MAX);
         }
         if let Some(text) = &admitted.text {
-            made.exchanges.push((vec![PromptMessage::User { text: text.clone() }], 1));
+            made.exchanges.push(Exchange { messages: vec![PromptMessage::User { text: text.clone() }], stored: 1, last_seq: u64::MAX });
         }
         made
     }
@@ -49,18 +69,19 @@ impl Exchanges {
         match message.role {
             Speaker::User => {
                 let text = message.content.as_str().map_or_else(|| message.content.to_string(), str::to_owned);
-                self.exchanges.push((vec![PromptMessage::User { text }], 1));
+                self.exchanges.push(Exchange { messages: vec![PromptMessage::User { text }], stored: 1, last_seq: message.seq });
             }
             Speaker::Assistant => {
                 // A history that was cut at the front may begin in the middle of an exchange; that much of it is left out.
-                let Some((messages, count)) = self.exchanges.last_mut() else { return };
-                messages.push(PromptMessage::Assistant {
+                let Some(exchange) = self.exchanges.last_mut() else { return };
+                exchange.messages.push(PromptMessage::Assistant {
                     text: message.content.as_str().map(str::to_owned),
                     calls: message.tool_calls.clone(),
                     raw: stored.raw.clone(),
                     keep_thinking: false,
                 });
-                *count += 1;
+                exchange.stored += 1;
+                exchange.last_seq = message.seq;
             }
             Speaker::Tool => {
                 let result = ToolResult {
@@ -69,23 +90,54 @@ impl Exchanges {
                     content: message.content.clone(),
                     ok: message.ok.unwrap_or(true),
                 };
-                self.results(&[result], 1);
+                self.results(&[result], 1, message.seq);
             }
         }
     }
 
-    fn results(&mut self, new: &[ToolResult], stored: u32) {
-        let Some((messages, count)) = self.exchanges.last_mut() else { return };
-        match messages.last_mut() {
+    fn results(&mut self, new: &[ToolResult], stored: u32, seq: u64) {
+        let Some(exchange) = self.exchanges.last_mut() else { return };
+        match exchange.messages.last_mut() {
             Some(PromptMessage::Tool { results }) => results.extend_from_slice(new),
-            _ => messages.push(PromptMessage::Tool { results: new.to_vec() }),
+            _ => exchange.messages.push(PromptMessage::Tool { results: new.to_vec() }),
         }
-        *count += stored;
+        exchange.stored += stored;
+        exchange.last_seq = seq;
+    }
+
+    /// How many exchanges there are.
+    pub fn count(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    /// The oldest exchanges, so many that about half of `tokens_max` is left of the rest, but never the last one, and no more text than a model
+    /// with that window can read at once. Nothing when there is only the last.
+    pub fn oldest(&self, tokens_max: u64) -> Option<Oldest> {
+        let (_, before) = self.exchanges.split_last()?;
+        let sizes: Vec<u64> = self.exchanges.iter().map(Exchange::bytes).collect();
+        let mut rest: u64 = sizes.iter().sum();
+        let (mut turns, mut text_bytes) = (0, 0);
+        let bytes_max = tokens_max.saturating_mul(BYTES_PER_TOKEN);
+        while turns < before.len() && rest > bytes_max / 2 && (turns == 0 || text_bytes + sizes[turns] <= bytes_max / 2) {
+            text_bytes += sizes[turns];
+            rest -= sizes[turns];
+            turns += 1;
+        }
+        // The vendor found it too long although we did not: the oldest goes in any case.
+        let turns = turns.max(1).min(before.len());
+        let taken = before.get(..turns).filter(|taken| !taken.is_empty())?;
+        let text = taken.iter().flat_map(|exchange| &exchange.messages).map(as_text).collect::<Vec<_>>().join("\n");
+        let last = taken.last()?;
+        Some(Oldest {
+            transcript: cut(text, usize::try_from(bytes_max / 2).unwrap_or(usize::MAX)),
+            until_seq: last.last_seq,
+            turns: u32::try_from(turns).unwrap_or(u32::MAX),
+        })
     }
 
     /// The messages that fit so many tokens beside `beside_bytes` (system prompt and tools): the newest exchanges, whole, and always the last.
     pub fn fit(&self, beside_bytes: u64, tokens_max: u64, may_leave_out: bool) -> Fitted {
-        let sizes: Vec<u64> = self.exchanges.iter().map(|(messages, _)| messages.iter().map(bytes).sum()).collect();
+        let sizes: Vec<u64> = self.exchanges.iter().map(Exchange::bytes).collect();
         let mut from = 0;
         let mut total: u64 = beside_bytes + sizes.iter().sum::<u64>();
         while may_leave_out && from + 1 < sizes.len() && total.div_ceil(BYTES_PER_TOKEN) > tokens_max {
@@ -94,14 +146,51 @@ impl Exchanges {
         }
         let (left_out, kept) = self.exchanges.split_at(from);
         Fitted {
-            messages: kept.iter().flat_map(|(messages, _)| messages.iter().cloned()).collect(),
+            messages: kept.iter().flat_map(|exchange| exchange.messages.iter().cloned()).collect(),
             report: ContextReport {
                 turns_left_out: u32::try_from(left_out.len()).unwrap_or(u32::MAX),
-                messages_left_out: left_out.iter().map(|(_, count)| count).sum(),
+                messages_left_out: left_out.iter().map(|exchange| exchange.stored).sum(),
+                turns_summarised: 0,
             },
             tokens: total.div_ceil(BYTES_PER_TOKEN),
         }
     }
+}
+
+impl Exchange {
+    fn bytes(&self) -> u64 {
+        self.messages.iter().map(bytes).sum()
+    }
+}
+
+/// A message as a line of a transcript.
+fn as_text(message: &PromptMessage) -> String {
+    match message {
+        PromptMessage::User { text } => format!("User: {text}"),
+        PromptMessage::Assistant { text, calls, .. } => {
+            let said = text.iter().filter(|text| !text.is_empty()).map(|text| format!("Assistant: {text}"));
+            let called = calls.iter().map(|call| {
+                let arguments = serde_json::to_string(&call.arguments).unwrap_or_default();
+                format!("Assistant called {} with {arguments}", call.name)
+            });
+            said.chain(called).collect::<Vec<_>>().join("\n")
+        }
+        PromptMessage::Tool { results } => {
+            let line =
+                |result: &ToolResult| format!("{} {}: {}", result.name, if result.ok { "returned" } else { "failed" }, result.text());
+            results.iter().map(line).collect::<Vec<_>>().join("\n")
+        }
+    }
+}
+
+/// A text cut to so many bytes, out of its middle.
+fn cut(text: String, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text;
+    }
+    let half = bytes_max / 2;
+    let (head, tail) = (text.floor_char_boundary(half), text.ceil_char_boundary(text.len() - half));
+    format!("{}\n[…]\n{}", &text[..head], &text[tail..])
 }
 
 /// About what a message adds to a request, in bytes.
@@ -228,11 +317,29 @@ mod tests {
     fn whole_exchanges_are_left_out_oldest_first_and_the_last_stays() {
         let exchanges = Exchanges::new(&history(), &said("third"));
         let fitted = exchanges.fit(0, 80, true);
-        assert_eq!(fitted.report, ContextReport { turns_left_out: 1, messages_left_out: 5 });
+        assert_eq!(fitted.report, ContextReport { turns_left_out: 1, messages_left_out: 5, turns_summarised: 0 });
         assert_eq!(fitted.messages[0], PromptMessage::User { text: "second".to_owned() });
         let fitted = exchanges.fit(0, 0, true);
         assert_eq!(fitted.messages, [PromptMessage::User { text: "third".to_owned() }]);
         assert_eq!(exchanges.fit(0, 0, false).messages.len(), 7);
+    }
+
+    #[test]
+    fn the_oldest_exchanges_are_taken_whole_for_a_summary_and_never_the_last() {
+        let exchanges = Exchanges::new(&history(), &said("third"));
+        let oldest = exchanges.oldest(0).unwrap();
+        assert_eq!(oldest.turns, 1);
+        let oldest = exchanges.oldest(u64::MAX / 8).unwrap();
+        assert_eq!(oldest.turns, 1);
+        assert!(oldest.transcript.starts_with("User: first\nAssistant called tool with {}"), "{}", oldest.transcript);
+        assert!(oldest.transcript.ends_with("tool returned: two\nAssistant: done"), "{}", oldest.transcript);
+        assert_eq!(Exchanges::new(&[], &said("only")).oldest(100), None);
+    }
+
+    #[test]
+    fn a_long_transcript_loses_its_middle_at_character_borders() {
+        let text = cut("ä".repeat(100), 21);
+        assert!(text.len() < 40 && text.contains("[…]") && text.starts_with('ä') && text.ends_with('ä'));
     }
 
     #[test]

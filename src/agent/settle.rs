@@ -1,10 +1,15 @@
 //! The end of a step: what it costs, what it stores, and the storing itself, tried from memory until it is done.
 
-use super::{Agent, drive::Drive, lock, prompt::BYTES_PER_TOKEN};
+use super::{
+    Agent,
+    drive::{Drive, Memory},
+    lock,
+    prompt::BYTES_PER_TOKEN,
+};
 use crate::{
     error::{Error, Result},
     ids::*,
-    model::{ChatAnswer, ContextReport, FinishReason, Json, LogEvent, LogRow, Speaker, TurnFailure, Usage},
+    model::{ChatAnswer, ContextReport, FinishReason, Json, LogEvent, LogRow, Speaker, Summary, TurnFailure, Usage},
     money::Money,
     provider::{
         Answer,
@@ -24,10 +29,10 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(super) struct Bill {
     /// What was used, as reported or estimated; nothing for a call that was not accepted.
-    usage: Option<Usage>,
+    pub(super) usage: Option<Usage>,
     estimated: bool,
     /// What the tenant pays.
-    charge: Money,
+    pub(super) charge: Money,
     /// What falls to the operator because the vendor reported more than the bound.
     breach: Option<Money>,
 }
@@ -56,6 +61,7 @@ impl Bill {
     /// The step of a call that was not accepted and is followed by another.
     pub(super) fn released(&self, drive: &Drive) -> Step {
         Step {
+            summary: None,
             turn: drive.open.turn,
             conversation: drive.open.conversation,
             charge: self.charge,
@@ -71,6 +77,7 @@ impl Bill {
 /// The step of a call that was answered.
 pub(super) fn answered(
     drive: &Drive,
+    memory: &Memory,
     hold: &Hold,
     bill: &Bill,
     ended: &Ended,
@@ -94,8 +101,8 @@ pub(super) fn answered(
         turn_id: drive.open.turn,
         finish_reason: finish,
         model: hold.model().clone(),
-        usage,
-        cost: bill.charge,
+        usage: memory.usage.plus(usage),
+        cost: memory.cost.checked_add(bill.charge).unwrap_or(bill.charge),
         balance: Money::ZERO,
         max_tokens_applied: hold.output_tokens(),
         context,
@@ -119,57 +126,75 @@ pub(super) fn answered(
     });
     let kept =
         Kept { messages, open_calls: answer.calls, template_vars: drive.open.template_vars.clone(), metadata: drive.metadata.clone() };
-    let row = log_row(drive, Some((hold, bill, ended)), 200, None, None);
+    let row = log_row(drive, memory.step, Some((hold, bill, ended)), 200, None, None);
     step(drive, Some(bill), StepEnd::Answered { answer: Box::new(chat), kept: Box::new(kept) }, row, Some(hold))
 }
 
+/// The step of a call that summarised the oldest turns.
+pub(super) fn summarised(drive: &Drive, memory: &Memory, hold: &Hold, bill: &Bill, ended: &Ended, summary: Summary) -> Step {
+    let detail = format!("Summarised {} turns to fit the model's window.", summary.turns);
+    let row = log_row(drive, memory.step, Some((hold, bill, ended)), 200, None, Some(detail));
+    Step { summary: Some(summary), logs: with_breach(vec![row], Some(bill), Some(hold)), ..bill.released(drive) }
+}
+
 /// The last step of a turn without an answer.
-pub(super) fn failed(drive: &Drive, call: Option<(&Hold, &Bill, &Ended)>, failure: TurnFailure) -> Step {
+pub(super) fn failed(drive: &Drive, memory: &Memory, call: Option<(&Hold, &Bill, &Ended)>, failure: TurnFailure) -> Step {
     let (status, code) = failure.log_code();
     // The message is not kept in the conversation, so the log keeps it.
     let detail = drive.admitted.text.as_ref().map(|text| format!("Not kept: {text}"));
-    let row = log_row(drive, call, status, Some(code), detail);
+    let row = log_row(drive, memory.step, call, status, Some(code), detail);
     step(drive, call.map(|(_, bill, _)| bill), StepEnd::Failed(failure), row, call.map(|(hold, ..)| hold))
 }
 
 fn step(drive: &Drive, bill: Option<&Bill>, end: StepEnd, row: LogRow, hold: Option<&Hold>) -> Step {
-    let breach = bill.and_then(|bill| bill.breach);
-    let mut logs = vec![row];
-    if let (Some(breach), Some(hold)) = (breach, hold) {
-        let detail = format!(
-            "The vendor reported more than the bound of ${}. You paid the bound; the model is closed until its price is checked.",
-            hold.amount()
-        );
-        let row = LogRow {
-            id: LogId::new(),
-            event: LogEvent::HoldBreach,
-            operator_cost: Some(breach),
-            detail: Some(detail),
-            cost: None,
-            usage: None,
-            ..logs[0].clone()
-        };
-        logs.push(row);
-    }
     Step {
         turn: drive.open.turn,
         conversation: drive.open.conversation,
         charge: bill.map_or(Money::ZERO, |bill| bill.charge),
         usage: bill.and_then(|bill| bill.usage),
         estimated: bill.is_some_and(|bill| bill.estimated),
-        breached: breach.is_some(),
+        breached: bill.is_some_and(|bill| bill.breach.is_some()),
+        summary: None,
         end: Some(end),
-        logs,
+        logs: with_breach(vec![row], bill, hold),
     }
 }
 
-fn log_row(drive: &Drive, call: Option<(&Hold, &Bill, &Ended)>, status: u16, code: Option<&str>, detail: Option<String>) -> LogRow {
+/// A vendor that reported more than the bound gets a row of its own.
+fn with_breach(mut logs: Vec<LogRow>, bill: Option<&Bill>, hold: Option<&Hold>) -> Vec<LogRow> {
+    if let (Some(breach), Some(hold), Some(row)) = (bill.and_then(|bill| bill.breach), hold, logs.first().cloned()) {
+        let bound = hold.amount();
+        let detail = format!(
+            "The vendor reported more than the bound of ${bound}. You paid the bound; the model is closed until its price is checked."
+        );
+        let breach = LogRow {
+            id: LogId::new(),
+            event: LogEvent::HoldBreach,
+            operator_cost: Some(breach),
+            detail: Some(detail),
+            cost: None,
+            usage: None,
+            ..row
+        };
+        logs.push(breach);
+    }
+    logs
+}
+
+fn log_row(
+    drive: &Drive,
+    step: u32,
+    call: Option<(&Hold, &Bill, &Ended)>,
+    status: u16,
+    code: Option<&str>,
+    detail: Option<String>,
+) -> LogRow {
     let ms = |while_: Duration| u64::try_from(while_.as_millis()).unwrap_or(u64::MAX);
     let model = call.map_or_else(|| drive.open.config.model_config.primary(), |(hold, ..)| hold.model().clone());
     LogRow {
         id: LogId::new(),
         turn_id: Some(drive.open.turn),
-        step: Some(1),
+        step: Some(step),
         created_at: drive.store.now(),
         key_id: Some(drive.who.key_id()),
         user_id: Some(drive.who.user_id()),

@@ -1,5 +1,5 @@
 //! A turn as a pure state machine: which model is asked next, when to try again, when to give up. No clock, no I/O, no money: the driver does
-//! what [`Turn::next`] asks for and tells what happened.
+//! what [`Turn::next`] asks for and tells what happened; with an answer the turn is over and there is nothing left to ask.
 //!
 //! The rule behind it: a call is made again only if the vendor certainly did not accept the one before, and never after output began.
 
@@ -21,10 +21,15 @@ pub enum Ask {
         /// 0 at first; one more each time the vendor found the prompt too long.
         shrink: u32,
     },
+    /// Have this model summarise the oldest turns, then tell [`Happened::Compacted`].
+    Compact {
+        /// Which model.
+        model: ModelRef,
+        /// As for a call.
+        shrink: u32,
+    },
     /// Wait, then tell [`Happened::Waited`].
     Wait(Duration),
-    /// The turn is over with the answer that came.
-    Answer,
     /// The turn is over without an answer, after a vendor was asked.
     Fail(TurnFailure),
     /// The turn is over before any vendor was asked: it leaves no trace but a log row.
@@ -40,12 +45,14 @@ pub enum Happened {
     Waited,
     /// No money, no price, no credentials for this model: it was not asked.
     NotAsked(Error),
+    /// The prompt does not fit the window, and the policy is to summarise.
+    TooLong,
+    /// The oldest turns are summarised.
+    Compacted,
     /// The vendor certainly did not accept the call.
     Refused(Refusal),
     /// The vendor may have accepted the call, and no answer came of it.
     Broken(Broken),
-    /// A whole answer came.
-    Answered,
     /// Someone cancelled the turn.
     Cancelled,
 }
@@ -60,6 +67,7 @@ pub struct Turn {
     /// Calls of this model so far.
     attempts: u32,
     shrink: u32,
+    compactions: u32,
     policy: ContextPolicy,
     retry: Retry,
     /// What the vendors said before; the last of it is the turn's failure when nothing is left to try.
@@ -96,19 +104,22 @@ impl Retry {
 
 /// A prompt is shortened this often before its vendor's word counts.
 const SHRINK_MAX: u32 = 6;
+/// Summaries are made this often in one turn: enough for the longest history that is read, chunk by chunk.
+const COMPACTIONS_MAX: u32 = 16;
 
 impl Turn {
     /// A turn on these models, in order.
     pub fn new(primary: ModelRef, fallbacks: Vec<ModelRef>, policy: ContextPolicy, retry: Retry) -> Self {
         let models = std::iter::once(primary).chain(fallbacks).collect();
-        Self { models, at: 0, attempts: 0, shrink: 0, policy, retry, failure: None }
+        Self { models, at: 0, attempts: 0, shrink: 0, compactions: 0, policy, retry, failure: None }
     }
 
     /// What to do after this happened. `dice` is any random byte.
     pub fn next(&mut self, happened: Happened, dice: u8) -> Ask {
         match happened {
             Happened::Begun | Happened::Waited => self.call(),
-            Happened::Answered => Ask::Answer,
+            Happened::Compacted => Ask::Call { model: self.models[self.at].clone(), shrink: self.shrink },
+            Happened::TooLong => self.compact(),
             Happened::Cancelled => Ask::Fail(TurnFailure::Cancelled),
             Happened::NotAsked(error) => self.not_asked(error),
             Happened::Broken(broken) => Ask::Fail(failure_of_broken(&broken)),
@@ -119,6 +130,15 @@ impl Turn {
     fn call(&mut self) -> Ask {
         self.attempts += 1;
         Ask::Call { model: self.models[self.at].clone(), shrink: self.shrink }
+    }
+
+    fn compact(&mut self) -> Ask {
+        self.compactions += 1;
+        if self.compactions > COMPACTIONS_MAX {
+            let detail = "The conversation is too long for the model even after summarising it.".to_owned();
+            return Ask::Fail(TurnFailure::ContextTooLong { detail });
+        }
+        Ask::Compact { model: self.models[self.at].clone(), shrink: self.shrink }
     }
 
     /// A model that could not even be asked: the first one's reason counts; a fallback without money or price is passed over.
@@ -140,6 +160,11 @@ impl Turn {
                 self.shrink += 1;
                 self.failure = Some(failure);
                 Ask::Call { model: model.clone(), shrink: self.shrink }
+            }
+            RefusalKind::ContextTooLong if self.policy == ContextPolicy::Compact && self.shrink < SHRINK_MAX => {
+                self.shrink += 1;
+                self.failure = Some(failure);
+                self.compact()
             }
             RefusalKind::ContextTooLong | RefusalKind::NotConfigured | RefusalKind::Invalid => Ask::Fail(failure),
             RefusalKind::Overloaded | RefusalKind::Unreachable => {
@@ -216,7 +241,6 @@ mod tests {
         assert_eq!(turn.next(refused(RefusalKind::Overloaded, Some(3)), 0), Ask::Wait(Duration::from_secs(3)));
         assert_eq!(turn.next(Happened::Waited, 0), called("first", 0));
         assert_eq!(turn.next(refused(RefusalKind::Overloaded, None), 0), called("second", 0));
-        assert_eq!(turn.next(Happened::Answered, 0), Ask::Answer);
     }
 
     #[test]
@@ -248,6 +272,21 @@ mod tests {
         let mut strict = turn(&[], ContextPolicy::Error);
         strict.next(Happened::Begun, 0);
         assert!(matches!(strict.next(refused(RefusalKind::ContextTooLong, None), 0), Ask::Fail(TurnFailure::ContextTooLong { .. })));
+    }
+
+    #[test]
+    fn a_history_that_outgrows_the_window_is_summarised_a_bounded_number_of_times() {
+        let compact = |shrink| Ask::Compact { model: model("first"), shrink };
+        let mut turn = turn(&[], ContextPolicy::Compact);
+        turn.next(Happened::Begun, 0);
+        assert_eq!(turn.next(Happened::TooLong, 0), compact(0));
+        assert_eq!(turn.next(Happened::Compacted, 0), called("first", 0));
+        assert_eq!(turn.next(refused(RefusalKind::ContextTooLong, None), 0), compact(1));
+        assert_eq!(turn.next(Happened::Compacted, 0), called("first", 1));
+        for _ in 3..=COMPACTIONS_MAX {
+            assert_eq!(turn.next(Happened::TooLong, 0), compact(1));
+        }
+        assert!(matches!(turn.next(Happened::TooLong, 0), Ask::Fail(TurnFailure::ContextTooLong { .. })));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub enum ContextPolicy {
     /// The oldest whole turns are left out of the prompt.
     #[default]
     Truncate,
+    /// The oldest turns are summarised by the same model, in a priced and logged call of its own; the full history stays readable.
+    Compact,
     /// The turn is refused with 422 `context_too_long`.
     Error,
 }

@@ -124,13 +124,16 @@ pub enum FinishReason {
     Refusal,
 }
 
-/// What was left out of the prompt.
+/// What was left out of the prompt, or shortened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ContextReport {
     /// Whole turns, oldest first.
     pub turns_left_out: u32,
     /// The messages in them.
     pub messages_left_out: u32,
+    /// Whole turns that stand in the prompt as a summary.
+    #[serde(default)]
+    pub turns_summarised: u32,
 }
 
 /// The answer to a chat request.
@@ -150,9 +153,9 @@ pub struct ChatAnswer {
     pub finish_reason: FinishReason,
     /// Which model answered.
     pub model: ModelRef,
-    /// What was used.
+    /// What all steps of the turn used.
     pub usage: Usage,
-    /// What was charged.
+    /// What was charged for them.
     pub cost: Money,
     /// The tenant's balance afterwards.
     pub balance: Money,
@@ -348,10 +351,25 @@ pub enum TurnFailure {
 pub struct TurnReport {
     /// The balance afterwards.
     pub balance: Money,
+    /// What all its steps used.
+    pub usage: Usage,
+    /// What all its steps cost.
+    pub cost: Money,
     /// The output limit that was sent, in tokens.
     pub max_tokens_applied: u32,
     /// What was left out of the prompt.
     pub context: ContextReport,
+}
+
+/// What stands for the oldest turns of a conversation in its prompts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// What was said, in short.
+    pub text: String,
+    /// The last message that it stands for.
+    pub until_seq: u64,
+    /// How many turns it stands for.
+    pub turns: u32,
 }
 
 impl TurnFailure {

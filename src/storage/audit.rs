@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    ids::TenantId,
+    ids::{TenantId, TurnId},
     model::{EntryKind, LedgerEntry},
     money::Money,
     rates,
@@ -127,18 +127,34 @@ fn keys(tx: &mut TenantTx<'_>, walk: &mut Walk) -> Result<()> {
     Ok(())
 }
 
-/// What the answers of each turn say they cost is what the ledger charged for that turn. Deleted conversations have no answers any more.
+/// What the ledger charged for each turn is what its steps in the log cost, and at least what its answers cost (a summary costs too, and
+/// is no message). Turns whose log rows are gone are not looked at.
 fn turns(tx: &mut TenantTx<'_>, walk: &mut Walk) -> Result<()> {
     let wrong = tx.all(
-        "SELECT turn_id, cost, charged FROM (
-             SELECT m.turn_id AS turn_id, SUM(m.cost) AS cost,
-                    (SELECT COALESCE(-SUM(l.amount), 0) FROM ledger l WHERE l.tenant_id = ?1 AND l.kind = ?2 AND l.turn_id = m.turn_id) AS charged
-             FROM messages m WHERE m.tenant_id = ?1 AND m.role = 'assistant' GROUP BY m.turn_id) AS answered
-         WHERE cost <> charged",
+        "SELECT l.turn_id, l.charged, g.logged, m.answers
+         FROM (SELECT turn_id, -SUM(amount) AS charged FROM ledger WHERE tenant_id = ?1 AND kind = ?2 AND turn_id IS NOT NULL GROUP BY turn_id) AS l
+         LEFT JOIN (SELECT turn_id, SUM(cost) AS logged FROM logs WHERE tenant_id = ?1 AND event = 'step' GROUP BY turn_id) AS g
+             ON g.turn_id = l.turn_id
+         LEFT JOIN (SELECT turn_id, SUM(cost) AS answers FROM messages WHERE tenant_id = ?1 GROUP BY turn_id) AS m ON m.turn_id = l.turn_id
+         WHERE l.charged <> g.logged OR l.charged < m.answers",
         &[Param::Text(EntryKind::Spend.name())],
-        |row| Ok(format!("the answers of turn {} cost ${}, the ledger charged ${}", rows::parsed::<crate::ids::TurnId>(row, 0)?, money(row, 1)?, money(row, 2)?)),
+        |row| {
+            let (turn, charged) = (rows::parsed::<TurnId>(row, 0)?, money(row, 1)?);
+            let (logged, answers) = (rows::money_opt(row, 2)?.unwrap_or_default(), rows::money_opt(row, 3)?.unwrap_or_default());
+            Ok(format!("the ledger charged ${charged} for turn {turn}, its log says ${logged}, its answers cost ${answers}"))
+        },
     )?;
     walk.faults.extend(wrong);
+    let unpaid = tx.all(
+        "SELECT m.turn_id
+         FROM (SELECT turn_id, SUM(cost) AS cost FROM messages WHERE tenant_id = ?1 AND role = 'assistant' GROUP BY turn_id) AS m
+         LEFT JOIN (SELECT turn_id, COUNT(*) AS entries FROM ledger WHERE tenant_id = ?1 AND kind = ?2 GROUP BY turn_id) AS l
+             ON l.turn_id = m.turn_id
+         WHERE m.cost > 0 AND l.entries IS NULL",
+        &[Param::Text(EntryKind::Spend.name())],
+        |row| Ok(format!("turn {} was answered at a cost that the ledger never charged", rows::parsed::<TurnId>(row, 0)?)),
+    )?;
+    walk.faults.extend(unpaid);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     ids::*,
     model::{
-        ChatAnswer, FinishReason, Json, JsonObject, LogRow, ModelRef, Speaker, TemplateVars, ToolCall, TurnFailure, TurnOutcome,
+        ChatAnswer, FinishReason, Json, JsonObject, LogRow, ModelRef, Speaker, Summary, TemplateVars, ToolCall, TurnFailure, TurnOutcome,
         TurnReport, Usage,
     },
     money::Money,
@@ -34,6 +34,8 @@ pub struct Step {
     pub estimated: bool,
     /// The vendor reported more than the bound: its model is closed for this tenant.
     pub breached: bool,
+    /// What the step made stand for the oldest turns.
+    pub summary: Option<Summary>,
     /// How the turn ends, if this is its last step.
     pub end: Option<StepEnd>,
     /// The rows of the log.
@@ -151,6 +153,9 @@ fn step_write(tx: &mut TenantTx<'_>, slip: Option<&HoldSlip>, step: &Step, now: 
     for row in &step.logs {
         logs::log_append(tx, row)?;
     }
+    if let Some(summary) = &step.summary {
+        summary_write(tx, step.conversation, summary)?;
+    }
     let balance = purse.balance();
     let outcome = match &step.end {
         None => None,
@@ -163,6 +168,19 @@ fn step_write(tx: &mut TenantTx<'_>, slip: Option<&HoldSlip>, step: &Step, now: 
         Some((seq, hash, balance))
     };
     Ok((Settled { outcome, available: purse.available() }, head))
+}
+
+fn summary_write(tx: &mut TenantTx<'_>, conversation: ConversationId, summary: &Summary) -> Result<()> {
+    tx.execute(
+        "UPDATE conversations SET summary = ?3, summary_seq = ?4, summary_turns = ?5 WHERE tenant_id = ?1 AND id = ?2",
+        &[
+            Param::Text(&conversation.to_string()),
+            Param::Text(&summary.text),
+            Param::Int(i64::try_from(summary.until_seq).unwrap_or(i64::MAX)),
+            Param::Int(i64::from(summary.turns)),
+        ],
+    )?;
+    Ok(())
 }
 
 /// A vendor that reports more than the bound gets no further call of this tenant until the operator changed the model's row.
@@ -179,7 +197,13 @@ fn turn_end(tx: &mut TenantTx<'_>, step: &Step, end: &StepEnd, balance: Money, n
     let (state, status, report, outcome) = match end {
         StepEnd::Answered { answer, kept } => {
             conversation_extend(tx, step, kept, now)?;
-            let report = TurnReport { balance, max_tokens_applied: answer.max_tokens_applied, context: answer.context };
+            let report = TurnReport {
+                balance,
+                usage: answer.usage,
+                cost: answer.cost,
+                max_tokens_applied: answer.max_tokens_applied,
+                context: answer.context,
+            };
             let mut answer = answer.clone();
             answer.balance = balance;
             ("done", 200, Some(rows::json_text(&report)?), TurnOutcome::Answered(answer))

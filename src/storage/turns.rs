@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     ids::*,
     model::{
-        ConfigBody, JsonObject, LogEvent, LogRow, Message, ModelRef, RawAnswer, Speaker, StoredMessage, TemplateVars, ToolCall,
+        ConfigBody, JsonObject, LogEvent, LogRow, Message, ModelRef, RawAnswer, Speaker, StoredMessage, Summary, TemplateVars, ToolCall,
         TurnOutcome, TurnReport,
     },
     money::Money,
@@ -77,6 +77,8 @@ pub struct OpenTurn {
     pub conversation_is_new: bool,
     /// The conversation's values with the new ones over them.
     pub template_vars: TemplateVars,
+    /// What stands for the turns before [`OpenTurn::history`].
+    pub summary: Option<Summary>,
     /// What was said before, oldest first, the newest `limits.history_messages_max`.
     pub history: Vec<StoredMessage>,
     /// What the newest answer said beside its message.
@@ -201,6 +203,7 @@ fn turn_load(tx: &mut TenantTx<'_>, ask: &TurnAsk, history_max: usize) -> Result
         conversation: ask.conversation,
         conversation_is_new: ask.conversation_is_new,
         template_vars: BTreeMap::new(),
+        summary: None,
         history: Vec::new(),
         last_report: None,
         open_calls: Vec::new(),
@@ -208,11 +211,12 @@ fn turn_load(tx: &mut TenantTx<'_>, ask: &TurnAsk, history_max: usize) -> Result
     };
     if !ask.conversation_is_new {
         let (id, text) = (ask.conversation, ask.conversation.to_string());
-        let (config, vars, calls): (ConfigId, TemplateVars, Option<Vec<ToolCall>>) = tx
+        let (config, vars, calls, summary): (ConfigId, TemplateVars, Option<Vec<ToolCall>>, Option<Summary>) = tx
             .first(
-                "SELECT config_id, template_vars, open_calls FROM conversations WHERE tenant_id = ?1 AND id = ?2",
+                "SELECT config_id, template_vars, open_calls, summary, summary_seq, summary_turns FROM conversations
+                 WHERE tenant_id = ?1 AND id = ?2",
                 &[Param::Text(&text)],
-                |row| Ok((rows::parsed(row, 0)?, rows::json(row, 1)?, rows::json_opt(row, 2)?)),
+                |row| Ok((rows::parsed(row, 0)?, rows::json(row, 1)?, rows::json_opt(row, 2)?, summary(row, 3)?)),
             )?
             .ok_or_else(|| Error::not_found("conversation", id))?;
         if config != ask.config {
@@ -224,7 +228,8 @@ fn turn_load(tx: &mut TenantTx<'_>, ask: &TurnAsk, history_max: usize) -> Result
         }
         open.template_vars = vars;
         open.open_calls = calls.unwrap_or_default();
-        open.history = history(tx, &text, history_max)?;
+        open.history = history(tx, &text, summary.as_ref().map_or(0, |summary| summary.until_seq), history_max)?;
+        open.summary = summary;
         open.last_report = last_report(tx, open.history.last())?;
     }
     open.template_vars.extend(ask.template_vars.clone());
@@ -283,14 +288,19 @@ fn turn_write(tx: &mut TenantTx<'_>, ask: &TurnAsk, open: &OpenTurn, boot: BootI
     Ok(())
 }
 
-/// The newest messages of a conversation, oldest first.
-fn history(tx: &mut TenantTx<'_>, conversation: &str, max: usize) -> Result<Vec<StoredMessage>> {
-    let max = i64::try_from(max).unwrap_or(i64::MAX);
+fn summary(row: &dyn Row, column: usize) -> Result<Option<Summary>> {
+    let Some(text) = rows::text_opt(row, column)? else { return Ok(None) };
+    Ok(Some(Summary { text, until_seq: rows::number(row, column + 1)?, turns: rows::number(row, column + 2)? }))
+}
+
+/// The newest messages of a conversation behind a sequence number, oldest first.
+fn history(tx: &mut TenantTx<'_>, conversation: &str, after: u64, max: usize) -> Result<Vec<StoredMessage>> {
+    let (after, max) = (i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(max).unwrap_or(i64::MAX));
     let sql = format!(
-        "SELECT {}, turn_id, raw, prefix_hash, finish_reason FROM messages WHERE tenant_id = ?1 AND conversation_id = ?2 ORDER BY seq DESC LIMIT ?3",
+        "SELECT {}, turn_id, raw, prefix_hash, finish_reason FROM messages WHERE tenant_id = ?1 AND conversation_id = ?2 AND seq > ?3 ORDER BY seq DESC LIMIT ?4",
         conversations::MESSAGE
     );
-    let mut messages = tx.all(&sql, &[Param::Text(conversation), Param::Int(max)], stored_message)?;
+    let mut messages = tx.all(&sql, &[Param::Text(conversation), Param::Int(after), Param::Int(max)], stored_message)?;
     messages.reverse();
     Ok(messages)
 }
