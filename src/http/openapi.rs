@@ -285,6 +285,12 @@ fn components(schemas: Schemas) -> Components {
 mod tests {
     use super::*;
 
+    /// A change of the contract shows here. When it is meant: `INSTA_UPDATE=always cargo test --lib openapi`, and read the difference.
+    #[test]
+    fn the_document_is_the_reviewed_one() {
+        insta::assert_snapshot!("openapi", document().unwrap());
+    }
+
     #[test]
     fn every_reference_leads_somewhere() {
         let document: serde_json::Value = serde_json::from_str(&document().unwrap()).unwrap();
