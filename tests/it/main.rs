@@ -14,12 +14,24 @@
     reason = "tests fail by panicking and have no readers of documents"
 )]
 
-mod accounts;
-mod cli;
-mod docs;
+// What tests stand on.
 mod fake_provider;
-mod fake_provider_test;
 mod harness;
-mod http;
-mod reads;
-mod seed;
+
+mod accounts; // people, tenants, keys, members over HTTP
+mod cli; // the command line as the real binary, beside a running server
+mod conversations; // memory: variables, truncation, open calls, lists
+mod crash; // kill -9 in the middle of a turn
+mod docs; // what the documents show, run and compared
+mod errors; // every refusal of the contract, with its body
+mod failures; // vendors that fail
+mod fake_provider_test; // the vendor itself: a double that lies is worse than none
+mod files; // the files on disk
+mod http; // the server on the wire: framing, limits, streams, TLS
+mod idempotency; // the same request again
+mod isolation; // nobody sees another tenant's data
+mod reads; // configs, logs, usage, models, the ledger, the operator's routes
+mod seed; // the walk-through that the product was asked for
+mod turns; // one turn at a time: waiting, cancelling, following, clients that go away
+mod wallet; // money: held before, settled after, never more than deposited
+mod wires; // each vendor's wire: tool loops, parallel calls, bytes cut anywhere

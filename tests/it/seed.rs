@@ -15,12 +15,29 @@ async fn from_registration_to_a_conversation() {
     let token = server.mailed_token("ada@example.com").await;
     server.post("/api/v1/auth/verify", "", &json!({"token": token})).await.expect(200);
     let login = server.post("/api/v1/auth/login", "", &json!({"email": "ada@example.com", "password": "a long enough password"})).await;
-    check!(login, @"");
+    check!(login, @r#"
+        200
+        {
+          "access_token": "<token>",
+          "token_type": "Bearer",
+          "expires_in": 2592000
+        }
+    "#);
     let user = login.text("/access_token");
 
     // curl -X POST …/api/v1/tenants -H "Authorization: Bearer $USER_TOKEN" -d '{"name": "Acme Corp"}'
     let acme = server.post("/api/v1/tenants", &user, &json!({"name": "Acme Corp"})).await;
-    check!(acme, @"");
+    check!(acme, @r#"
+        201
+        {
+          "id": "<id 1>",
+          "name": "Acme Corp",
+          "role": "owner",
+          "created_at": "<time>",
+          "api_key": "<key>",
+          "api_key_id": "<id 2>"
+        }
+    "#);
     let (key, tenant) = (acme.text("/api_key"), acme.text("/id"));
     let other = server.tenant("Other").await;
     let credit = format!("/api/v1/operator/tenants/{tenant}/credit");
@@ -29,14 +46,65 @@ async fn from_registration_to_a_conversation() {
     let config = json!({"name": "Site Editor", "model_config": {"provider": "fake-anthropic", "model": "smart"},
         "system_prompt": "You are the assistant for {tenant_name}. Today is {date}. Be helpful. {\"json\": {}}"});
     let config = server.post("/api/v1/configs", &key, &config).await;
-    check!(config, @"");
+    check!(config, @r#"
+        201
+        {
+          "id": "<id 1>",
+          "config_id": "<id 1>",
+          "version": 1,
+          "name": "Site Editor",
+          "agent_type": "client-side",
+          "system_prompt": "You are the assistant for {tenant_name}. Today is {date}. Be helpful. {\"json\": {}}",
+          "model_config": {
+            "provider": "fake-anthropic",
+            "model": "smart"
+          },
+          "tools_config": [],
+          "context_policy": "truncate",
+          "workspace_image": null,
+          "metadata": {},
+          "template_variables": [
+            "tenant_name",
+            "date"
+          ],
+          "created_at": "<time>",
+          "updated_at": "<time>"
+        }
+    "#);
     let config = config.text("/id");
 
     // curl -X POST …/api/v1/chat/$CONFIG_ID -H "X-API-Key: $TENANT_KEY" -d '{"message": "Hello"}': no Content-Type that says JSON.
     server.vendor.then(Reply::text("Hello Ada."));
     let chat = server.request("POST", &format!("/api/v1/chat/{config}"), &key).header("Content-Type", "application/x-www-form-urlencoded");
     let chat = crate::harness::Answer::read(chat.body("{\"message\": \"Hello\"}").send().await.unwrap()).await;
-    check!(chat, @"");
+    check!(chat, @r#"
+        200  x-credit-available: 9.999400000
+        {
+          "response": "Hello Ada.",
+          "conversation_id": "<id 1>",
+          "tool_calls": [],
+          "message_id": "<id 2>",
+          "turn_id": "<id 3>",
+          "finish_reason": "stop",
+          "model": {
+            "provider": "fake-anthropic",
+            "model": "smart"
+          },
+          "usage": {
+            "input_tokens": 100,
+            "output_tokens": 20,
+            "cache_read_tokens": 0,
+            "cache_write_tokens": 0
+          },
+          "cost": "0.000600000",
+          "balance": "9.999400000",
+          "max_tokens_applied": 4096,
+          "context": {
+            "turns_left_out": 0,
+            "messages_left_out": 0
+          }
+        }
+    "#);
     let today = nimblesite::clock::Clock.now().date_in("UTC");
     let seen = server.vendor.last();
     assert_eq!(seen.system, format!("You are the assistant for Acme Corp. Today is {today}. Be helpful. {{\"json\": {{}}}}"));

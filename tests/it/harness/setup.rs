@@ -101,7 +101,7 @@ fn rate_card() -> String {
         row(provider, "free", "input = \"0\"\noutput = \"0\"\ncontext_window = 200000\noutput_limit = 64000\n");
     }
     row("dead", "smart", &format!("{smart}context_window = 200000\noutput_limit = 64000\noutput_min = 16\n"));
-    row("keyless", "smart", smart);
+    row("anthropic", "smart", smart);
     row("echo", "*", "input = \"0\"\noutput = \"0\"\n");
     card
 }
@@ -224,7 +224,6 @@ fn configuration(settings: &Settings, vendor: &FakeProvider) -> String {
         toml.push_str(&format!("[providers.{}]\nwire = \"{speaks}\"\nbase_url = \"{}\"\n{key}", wire.provider(), vendor.base_url(wire)));
     }
     toml.push_str(&format!("[providers.dead]\nwire = \"openai\"\nbase_url = \"http://127.0.0.1:{}/v1\"\n", free_port()));
-    toml.push_str("[providers.keyless]\nwire = \"anthropic\"\nbase_url = \"https://127.0.0.1:1\"\napi_key_env = \"NO_SUCH_KEY\"\n");
     toml
 }
 

@@ -1,0 +1,394 @@
+//! Nobody sees another tenant's data: every endpoint of the published document, tried with no key, a wrong key, too weak a role, and another
+//! tenant's ids. The lists of exceptions only shrink.
+
+use crate::{
+    fake_provider::Reply,
+    harness::{Answer, Server, Tenant, config_body, mask},
+};
+use nimblesite::{
+    http::endpoint::{Endpoint, Handler},
+    model::Role,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// In everything that tenant A has stored, and in no answer that B ever gets.
+const CANARY: &str = "canary-7c1e";
+
+fn endpoints() -> Vec<&'static Endpoint> {
+    nimblesite::http::table().expect("a table").endpoints().collect()
+}
+
+/// A body that an endpoint accepts as far as it can be judged without looking at the path's ids.
+fn body_of(endpoint: &Endpoint) -> Option<Value> {
+    match endpoint.name {
+        "ChatCreate" => Some(json!({"message": "go"})),
+        "ConfigCreate" | "ConfigReplace" => Some(config_body("A name", "echo", "echo", &json!({}))),
+        "ConfigUpdate" => Some(json!({"system_prompt": "Another."})),
+        "ConversationUpdate" => Some(json!({"title": "Another"})),
+        "KeyCreate" => Some(json!({"name": "a key", "role": "viewer"})),
+        "KeyUpdate" => Some(json!({"name": "another"})),
+        "KeyRotate" | "TurnCancel" => Some(json!({})),
+        "MemberAdd" => Some(json!({"email": "new@example.com", "role": "viewer"})),
+        "MemberUpdate" => Some(json!({"role": "viewer"})),
+        "TenantUpdate" => Some(json!({"name": "Another name"})),
+        "TenantDelete" => Some(json!({"confirm": "not its name"})),
+        _ => {
+            assert!(endpoint.body.is_none() || !is_tenant(endpoint), "{}: say here which body it takes", endpoint.name);
+            None
+        }
+    }
+}
+
+fn is_tenant(endpoint: &Endpoint) -> bool {
+    matches!(endpoint.handler, Handler::Tenant(..) | Handler::TenantOrUser(..))
+}
+
+/// The role that a tenant's endpoint asks for.
+fn role_of(endpoint: &Endpoint) -> Option<Role> {
+    match endpoint.handler {
+        Handler::Tenant(role, _) | Handler::TenantOrUser(role, ..) => Some(role),
+        _ => None,
+    }
+}
+
+/// The endpoint's path with each parameter replaced.
+fn path_with(endpoint: &Endpoint, value: impl Fn(&str) -> String) -> String {
+    let part = |part: &str| match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+        Some(name) => value(name),
+        None => part.to_owned(),
+    };
+    endpoint.path.split('/').map(part).collect::<Vec<_>>().join("/")
+}
+
+fn random_id() -> String {
+    nimblesite::ids::ConfigId::new().to_string()
+}
+
+async fn call(server: &Server, endpoint: &Endpoint, path: &str, credential: &str) -> Answer {
+    server.call(endpoint.method, path, credential, body_of(endpoint).as_ref()).await
+}
+
+#[tokio::test]
+async fn the_published_document_lists_every_endpoint_and_no_other() {
+    let server = Server::start().await;
+    let document = server.get("/openapi.json", "").await.expect(200).json();
+    let mut published = BTreeSet::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            published.insert((method.to_uppercase(), path.clone(), operation["operationId"].as_str().unwrap_or_default().to_owned()));
+        }
+    }
+    let table: BTreeSet<_> =
+        endpoints().iter().map(|endpoint| (endpoint.method.to_owned(), endpoint.path.to_owned(), endpoint.name.to_owned())).collect();
+    assert_eq!(published, table);
+    assert!(published.len() > 40, "{}", published.len());
+    server.done().await;
+}
+
+#[tokio::test]
+async fn no_credential_and_no_wrong_one_opens_anything() {
+    let server = Server::start().await;
+    let tenant = server.tenant("Acme").await;
+    let (revoked, revoked_id) = server.key(&tenant, "admin").await;
+    server.delete(&format!("/api/v1/keys/{revoked_id}"), &tenant.key).await.expect(204);
+    let stranger = Server::start().await;
+    let unknown = stranger.tenant("Stranger").await;
+    let mut typo = tenant.key.clone();
+    let last = if typo.pop() == Some('a') { 'b' } else { 'a' };
+    typo.push(last);
+    // The right public id with another key's secret.
+    let parts: Vec<_> = tenant.key.split('_').collect();
+    let others: Vec<_> = unknown.key.split('_').collect();
+    let spliced = [parts[0], parts[1], parts[2], others[3], others[4]].join("_");
+    let wrong_keys = [revoked.as_str(), unknown.key.as_str(), &typo, &spliced, "ns_live_", "ns_live_a_b_c", &tenant.owner.token];
+    let wrong_tokens = [unknown.owner.token.as_str(), "nu_nothing", &tenant.key, "operator"];
+    let rows = server.rows();
+    for endpoint in endpoints() {
+        let path = path_with(endpoint, |_| random_id());
+        let name = endpoint.name;
+        let wrong: (&[&str], &str) = match endpoint.handler {
+            // Asset paths and the like; what they show is for anyone.
+            Handler::Open(_) | Handler::Credentials(_) | Handler::Ops(_) => continue,
+            Handler::Tenant(..) => (&wrong_keys, "invalid_api_key"),
+            Handler::TenantOrUser(..) => (&wrong_keys[..6], "invalid_api_key"),
+            Handler::User(_) => (&wrong_tokens, "invalid_token"),
+            Handler::Operator(_) => (&wrong_tokens, "invalid_token"),
+        };
+        call(&server, endpoint, &path, "").await.problem(401, "missing_credentials");
+        let mut shown = BTreeSet::new();
+        for credential in wrong.0 {
+            let answer = call(&server, endpoint, &path, credential).await;
+            assert_eq!((answer.status, answer.code().as_str()), (401, wrong.1), "{name} with {credential}: {}", answer.body);
+            shown.insert(mask(&answer.json()));
+        }
+        assert_eq!(shown.len(), 1, "{name}: one and the same answer for every wrong credential: {shown:?}");
+    }
+    assert_eq!(server.rows(), rows, "nothing was changed");
+    stranger.done().await;
+    server.done().await;
+}
+
+#[tokio::test]
+async fn a_weaker_role_is_not_enough() {
+    let server = Server::start().await;
+    let tenant = server.tenant("Acme").await;
+    let viewer = server.key(&tenant, "viewer").await.0;
+    let member = server.key(&tenant, "member").await.0;
+    let admin = server.key(&tenant, "admin").await.0;
+    let rows = server.rows();
+    let mut tried = 0;
+    for endpoint in endpoints() {
+        let Some(role) = role_of(endpoint) else { continue };
+        let weaker: &[&String] = match role {
+            Role::Viewer => &[],
+            Role::Member => &[&viewer],
+            Role::Admin => &[&viewer, &member],
+            Role::Owner => &[&viewer, &member, &admin],
+        };
+        let path = path_with(endpoint, |_| random_id());
+        for key in weaker {
+            let answer = call(&server, endpoint, &path, key).await.problem(403, "insufficient_role");
+            assert_eq!(answer.text("/required_role"), role.name(), "{}", endpoint.name);
+            tried += 1;
+        }
+        // The role itself gets past the door, whatever comes then.
+        if endpoint.method == "GET" {
+            let enough = [&viewer, &member, &admin, &tenant.key][role as usize];
+            let answer = call(&server, endpoint, &path, enough).await;
+            assert!(![401, 403].contains(&answer.status), "{}: {}", endpoint.name, answer.body);
+        }
+    }
+    assert!(tried > 20, "{tried}");
+    assert_eq!(server.rows(), rows, "nothing was changed");
+    server.done().await;
+}
+
+/// Everything that a tenant may have, each with the canary in it.
+struct Belongings {
+    tenant: Tenant,
+    config: String,
+    conversation: String,
+    turn: String,
+    message: String,
+    log: String,
+    key: String,
+    entry: String,
+    token: String,
+}
+
+async fn belongings(server: &Server) -> Belongings {
+    let owner = server.user(&format!("{CANARY}@example.com")).await;
+    let tenant = server.tenant_of(&owner, &format!("Acme {CANARY}")).await;
+    let credit = json!({"amount": "10", "note": CANARY, "reference": CANARY});
+    let path = format!("/api/v1/operator/tenants/{}/credit", tenant.id);
+    server.post(&path, crate::harness::OPERATOR, &credit).await.expect(201);
+    let extra =
+        json!({"system_prompt": format!("{{{{{CANARY}}}}} {{v}}"), "metadata": {"k": CANARY}, "tools_config": [format!("tool_{CANARY}")]});
+    let config =
+        server.post("/api/v1/configs", &tenant.key, &config_body(CANARY, "fake-anthropic", "smart", &extra)).await.expect(201).text("/id");
+    server.vendor.then(Reply::calls(&[("c1", &format!("tool_{CANARY}"), json!({"q": CANARY}))]));
+    let body = json!({"message": format!("my {CANARY}"), "metadata": {"k": CANARY}, "user": CANARY, "template_vars": {"v": CANARY}});
+    let answer = server.chat(&tenant.key, &config, &body).await.expect(200);
+    let key = server.key_with(&tenant, &json!({"name": CANARY, "role": "viewer"})).await.1;
+    let log = server.logs(&tenant.key).await[0]["id"].as_str().unwrap().to_owned();
+    let entry = server.get("/api/v1/wallet/ledger", &tenant.key).await.ids().pop().unwrap();
+    let token = server.get("/api/v1/auth/tokens", &owner.token).await.ids().pop().unwrap();
+    Belongings {
+        config,
+        conversation: answer.text("/conversation_id"),
+        turn: answer.text("/turn_id"),
+        message: answer.text("/message_id"),
+        log,
+        key,
+        entry,
+        token,
+        tenant,
+    }
+}
+
+impl Belongings {
+    /// The id that this parameter of this endpoint may name.
+    fn id_for(&self, endpoint: &Endpoint, parameter: &str) -> String {
+        let path = endpoint.path;
+        let id = match parameter {
+            "config_id" => &self.config,
+            "turn_id" => &self.turn,
+            "user_id" => &self.tenant.owner.id,
+            _ if path.contains("/configs/") => &self.config,
+            _ if path.contains("/conversations/") => &self.conversation,
+            _ if path.contains("/keys/") => &self.key,
+            _ if path.contains("/logs/") => &self.log,
+            _ if path.contains("/auth/tokens/") => &self.token,
+            _ => panic!("{path}: say here whose id {{{parameter}}} is"),
+        };
+        id.clone()
+    }
+}
+
+/// Status and body with this id and the request's own masked: what must be equal for an id of another tenant and one of nobody.
+fn told(answer: &Answer, id: &str) -> String {
+    assert!(!answer.body.contains(CANARY), "a canary got out: {}", answer.body);
+    let mut body = answer.body.replace(id, "<the id>");
+    if let Some(request) = answer.header("x-request-id") {
+        body = body.replace(request, "<request>");
+    }
+    format!("{} {body}", answer.status)
+}
+
+#[tokio::test]
+async fn another_tenant_s_ids_answer_as_ids_that_never_were() {
+    let server = Server::start().await;
+    let a = belongings(&server).await;
+    let b = server.rich_tenant("Bolt").await;
+    let mine = server.config(&b, "echo", "echo", &json!({})).await;
+    let calls = server.vendor.call_count();
+    let rows = server.rows();
+    let mut tried = 0;
+    for endpoint in endpoints() {
+        let credential = match endpoint.handler {
+            Handler::Tenant(..) | Handler::TenantOrUser(..) => &b.key,
+            Handler::User(_) => &b.owner.token,
+            // Assets, sign-in, the operator's: no ids of tenants' things.
+            Handler::Open(_) | Handler::Credentials(_) | Handler::Operator(_) | Handler::Ops(_) => continue,
+        };
+        if !endpoint.path.contains('{') {
+            continue;
+        }
+        let theirs = std::cell::RefCell::new(String::new());
+        let path = path_with(endpoint, |name| {
+            *theirs.borrow_mut() = a.id_for(endpoint, name);
+            theirs.borrow().clone()
+        });
+        let nobodys = random_id();
+        let real = told(&call(&server, endpoint, &path, credential).await, &theirs.borrow());
+        let random = told(&call(&server, endpoint, &path_with(endpoint, |_| nobodys.clone()), credential).await, &nobodys);
+        assert_eq!(real, random, "{}", endpoint.name);
+        assert!(real.starts_with("404 "), "{}: {real}", endpoint.name);
+        // What is no id at all is nobody's either.
+        let strange = told(&call(&server, endpoint, &path_with(endpoint, |_| "not-an-id".to_owned()), credential).await, "not-an-id");
+        assert_eq!(strange, random, "{}", endpoint.name);
+        tried += 1;
+    }
+    assert!(tried > 15, "{tried}");
+
+    // Ids that stand elsewhere: in queries, and in bodies. By a tenant that has not named any of them, for its own log would tell.
+    let b = server.rich_tenant("Cork").await;
+    let mine = server.config(&b, "echo", "echo", &json!({})).await;
+    let rows = server.rows();
+    let id_pairs = [
+        ("/api/v1/conversations?config_id=", &a.config),
+        ("/api/v1/conversations?user_id=", &a.tenant.owner.id),
+        ("/api/v1/conversations?after=", &a.conversation),
+        ("/api/v1/conversations?before=", &a.conversation),
+        ("/api/v1/configs?after=", &a.config),
+        ("/api/v1/keys?after=", &a.key),
+        ("/api/v1/members?after=", &a.tenant.owner.id),
+        ("/api/v1/logs?after=", &a.log),
+        ("/api/v1/logs?config_id=", &a.config),
+        ("/api/v1/logs?conversation_id=", &a.conversation),
+        ("/api/v1/logs?key_id=", &a.key),
+        ("/api/v1/logs?user_id=", &a.tenant.owner.id),
+        ("/api/v1/logs?turn_id=", &a.turn),
+        ("/api/v1/wallet/ledger?after=", &a.entry),
+        ("/api/v1/usage?config_id=", &a.config),
+        ("/api/v1/usage?key_id=", &a.key),
+    ];
+    for (query, id) in id_pairs {
+        let nobodys = random_id();
+        let real = told(&server.get(&format!("{query}{id}"), &b.key).await, id);
+        let random = told(&server.get(&format!("{query}{nobodys}"), &b.key).await, &nobodys);
+        assert_eq!(real, random, "{query}");
+    }
+    let own = server.say(&b.key, &mine, "hello").await;
+    let after = format!("/api/v1/conversations/{own}/messages?after=");
+    let nobodys = random_id();
+    let (real, random) =
+        (server.get(&format!("{after}{}", a.message), &b.key).await, server.get(&format!("{after}{nobodys}"), &b.key).await);
+    assert_eq!(told(&real, &a.message), told(&random, &nobodys));
+    assert_ne!(server.rows(), rows, "only the conversation that B began");
+    let rows = server.rows();
+    let bodies: [(&str, &str, &dyn Fn(&str) -> Value, &str); 4] = [
+        (&format!("/api/v1/chat/{mine}"), &b.key, &|id| json!({"message": "go", "conversation_id": id}), &a.conversation),
+        (
+            &format!("/api/v1/chat/{mine}"),
+            &b.key,
+            &|id| json!({"conversation_id": id, "tool_results": [{"tool_call_id": "c1", "content": "x"}]}),
+            &a.conversation,
+        ),
+        ("/api/v1/keys", &b.owner.token, &|id| json!({"name": "k", "tenant_id": id}), &a.tenant.id),
+        ("/api/v1/keys", &b.key, &|id| json!({"name": "k", "user_id": id}), &a.tenant.owner.id),
+    ];
+    for (path, credential, body, id) in bodies {
+        let nobodys = random_id();
+        let real = told(&server.post(path, credential, &body(id)).await, id);
+        let random = told(&server.post(path, credential, &body(&nobodys)).await, &nobodys);
+        assert_eq!(real, random, "{path} {}", body(id));
+        assert!(real.starts_with('4'), "{real}");
+    }
+    assert_eq!((server.rows(), server.vendor.call_count()), (rows, calls), "nothing was changed, nobody was called");
+    // A is as it was.
+    assert_eq!(server.history(&a.tenant.key, &a.conversation).await.len(), 2);
+    server.get(&format!("/api/v1/configs/{}", a.config), &a.tenant.key).await.expect(200);
+    server.done().await;
+}
+
+#[tokio::test]
+async fn no_list_shows_another_tenant_s_things() {
+    let server = Server::start().await;
+    let a = belongings(&server).await;
+    let b = server.rich_tenant("Bolt").await;
+    for endpoint in endpoints() {
+        let credential = match endpoint.handler {
+            Handler::Tenant(..) | Handler::TenantOrUser(..) => &b.key,
+            Handler::User(_) => &b.owner.token,
+            _ => continue,
+        };
+        if endpoint.method == "GET" && !endpoint.path.contains('{') {
+            let answer = server.get(endpoint.path, credential).await.expect(200);
+            assert!(!answer.body.contains(CANARY), "{}", endpoint.name);
+            for id in [&a.config, &a.conversation, &a.key, &a.log, &a.entry, &a.tenant.id, &a.tenant.owner.id, &a.token] {
+                assert!(!answer.body.contains(id.as_str()), "{} shows {id}", endpoint.name);
+            }
+        }
+    }
+    for query in ["/api/v1/conversations?q=canary", "/api/v1/conversations?q=my", "/api/v1/conversations?metadata.k=canary-7c1e"] {
+        assert_eq!(server.get(query, &b.key).await.expect(200).ids(), Vec::<String>::new(), "{query}");
+        assert_eq!(server.get(query, &a.tenant.key).await.expect(200).ids(), std::slice::from_ref(&a.conversation), "{query}");
+    }
+    // Nor do the pages that anyone may read, the operator's lists of tenants apart.
+    for endpoint in endpoints() {
+        if matches!(endpoint.handler, Handler::Open(_) | Handler::Ops(_)) && endpoint.method == "GET" && !endpoint.path.contains('{') {
+            let answer = server.get(endpoint.path, "").await;
+            assert!(!answer.body.contains(CANARY) && !answer.body.contains(&a.tenant.id), "{}", endpoint.name);
+        }
+    }
+    server.done().await;
+}
+
+#[tokio::test]
+async fn a_role_is_looked_up_at_every_request() {
+    let server = Server::start().await;
+    let tenant = server.tenant("Acme").await;
+    let bob = server.user("bob@example.com").await;
+    server.post("/api/v1/members", &tenant.key, &json!({"email": bob.email, "role": "admin"})).await.expect(202);
+    let key = json!({"name": "bob", "role": "admin", "tenant_id": tenant.id});
+    let key = server.post("/api/v1/keys", &bob.token, &key).await.expect(201).text("/key");
+    let config = |name: &str| config_body(name, "echo", "echo", &json!({}));
+    server.post("/api/v1/configs", &key, &config("One")).await.expect(201);
+    let member = format!("/api/v1/members/{}", bob.id);
+    server.patch(&member, &tenant.key, &json!({"role": "viewer"})).await.expect(200);
+    server.post("/api/v1/configs", &key, &config("Two")).await.problem(403, "insufficient_role");
+    server.get("/api/v1/configs", &key).await.expect(200);
+    server.patch(&member, &tenant.key, &json!({"role": "admin"})).await.expect(200);
+    server.post("/api/v1/configs", &key, &config("Three")).await.expect(201);
+    server.delete(&member, &tenant.key).await.expect(204);
+    server.get("/api/v1/configs", &key).await.problem(401, "invalid_api_key");
+    // Nobody gives away more than they have.
+    let admin = server.key(&tenant, "admin").await.0;
+    let refused = server.post("/api/v1/keys", &admin, &json!({"name": "up", "role": "owner"})).await;
+    assert!([403, 422].contains(&refused.status), "{}", refused.body);
+    let refused = server.post("/api/v1/members", &admin, &json!({"email": "eve@example.com", "role": "owner"})).await;
+    assert!([403, 422].contains(&refused.status), "{}", refused.body);
+    server.done().await;
+}
