@@ -157,7 +157,12 @@ impl Agent {
             OnBusy::Reject => Duration::ZERO,
         };
         let busy = Error::ConversationBusy { retry_after: Duration::from_secs(1) };
-        let conversation_guard = running.conversation(tenant, conversation, wait).await.ok_or(busy)?;
+        let conversation_guard = tokio::select! {
+            biased;
+            // Whoever would begin only after the turn before it would keep a stopping server from its end.
+            () = self.parts().stopping.cancelled() => return Err(Error::ShuttingDown),
+            guard = running.conversation(tenant, conversation, wait) => guard.ok_or(busy)?,
+        };
         let opened = chat.store.turn_open(turn_ask(&chat, conversation, claim), self.admission(&chat)).await?;
         match opened {
             Opened::Replay(outcome, turn) => Ok(replayed(outcome, turn)),

@@ -558,6 +558,28 @@ async fn what_conflicts_is_409() {
 }
 
 #[tokio::test]
+async fn what_is_in_another_state_already_is_a_conflict() {
+    let world = World::of(Settings::default()).await;
+    let server = &world.server;
+    let (_, id) = server.key(&world.tenant, "member").await;
+    server.delete(&format!("/api/v1/keys/{id}"), &world.tenant.key).await.expect(204);
+    let rotate = format!("/api/v1/keys/{id}/rotate");
+    check!(world.refused(409, "conflict", server.post(&rotate, &world.tenant.key, &json!({}))).await, @r#"
+        409
+        {
+          "type": "http://<address>/docs/errors#conflict",
+          "title": "The thing is not in a state that allows this",
+          "status": 409,
+          "detail": "The key is revoked or expired; make a new one.",
+          "code": "conflict",
+          "request_id": "<id 1>",
+          "errors": []
+        }
+    "#);
+    world.server.done().await;
+}
+
+#[tokio::test]
 async fn what_is_not_acceptable_is_422() {
     let world = World::of(Settings::default()).await;
     let server = &world.server;

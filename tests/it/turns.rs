@@ -230,6 +230,36 @@ async fn a_turn_ends_before_the_server_does() {
 }
 
 #[tokio::test]
+async fn a_stopping_server_begins_nothing_new() {
+    let (mut server, tenant, config, conversation) = begun(Settings::default()).await;
+    let gate = Gate::new();
+    server.vendor.then(Reply::text("Just in time.").stall(At::Frame(4), &gate));
+    let request = |server: &Server, message: &str| {
+        let request = server.request("POST", &format!("/api/v1/chat/{config}"), &tenant.key);
+        request.body(json!({"conversation_id": conversation, "message": message}).to_string())
+    };
+    let running = request(&server, "running");
+    let running = tokio::spawn(async move { Answer::read(running.send().await.unwrap()).await });
+    server.vendor.called(2).await;
+    // It waits for the conversation, on a connection of its own, when the server is told to stop.
+    let waiting = request(&server, "waiting");
+    let waiting = tokio::spawn(async move { Answer::read(waiting.send().await.unwrap()).await });
+    let rows = || server.number(&tenant.id, "SELECT count(*) FROM turns");
+    assert_eq!(rows(), 2);
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let ((), waited) = tokio::join!(server.stop(), async {
+        let waited = waiting.await.unwrap();
+        gate.open();
+        waited
+    });
+    waited.problem(503, "shutting_down");
+    running.await.unwrap().expect(200);
+    assert_eq!(server.vendor.call_count(), 2);
+    server.run().await;
+    server.done().await;
+}
+
+#[tokio::test]
 async fn turns_of_many_conversations_run_side_by_side() {
     let (server, tenant, config, _) = begun(Settings::default()).await;
     server.vendor.otherwise(Reply::text("Side by side."));
