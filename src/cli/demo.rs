@@ -8,7 +8,7 @@ use super::{
     from_now,
     out::{Out, Tone},
     runtime,
-    server::{PortTaken, Running},
+    server::{PortTaken, Running, Signals},
 };
 use crate::{config::Origin, error::Error, ids::TenantId, model::Json, money::Money, secret::Password, storage::CreditInput};
 use clap::Args;
@@ -69,8 +69,9 @@ impl Demo {
             let shown = show(out, &running).await;
             match shown {
                 Ok(scene) if !self.once => {
+                    let signals = Signals::watch()?;
                     invite(out, &running, &scene);
-                    running.until_signal().await
+                    running.until_signal(signals).await
                 }
                 shown => {
                     let stopped = running.stop().await;

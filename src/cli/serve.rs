@@ -5,7 +5,7 @@ use super::{
     failure::Done,
     out::Tone,
     runtime,
-    server::{PortTaken, Running},
+    server::{PortTaken, Running, Signals},
 };
 use crate::config::{Config, Origin, Provenance};
 use clap::Args;
@@ -31,8 +31,9 @@ impl Serve {
         runtime(&config)?.block_on(async {
             let public_url_set = from.origin("public_url") != Origin::Default;
             let running = Running::start(config, public_url_set, PortTaken::Fail).await?;
+            let signals = Signals::watch()?;
             announce(desk, &running);
-            running.until_signal().await
+            running.until_signal(signals).await
         })
     }
 }

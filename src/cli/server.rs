@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,20 @@ pub enum PortTaken {
     Fail,
     /// Take a free one.
     TakeAnother,
+}
+
+/// SIGINT and SIGTERM, watched from before anyone is told that the server runs: whoever is told may stop it at once.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From now on neither ends the process by itself.
+    pub fn watch() -> Result<Self, Failure> {
+        let watch = |kind| signal(kind).map_err(|error| Failure::io("signals cannot be watched", &error));
+        Ok(Self { interrupt: watch(SignalKind::interrupt())?, terminate: watch(SignalKind::terminate())? })
+    }
 }
 
 impl Running {
@@ -86,9 +100,8 @@ impl Running {
     }
 
     /// Waits for SIGTERM or SIGINT, or for the server to end by itself, then stops.
-    pub async fn until_signal(mut self) -> Result<(), Failure> {
-        let watch = |kind| signal(kind).map_err(|error| Failure::io("signals cannot be watched", &error));
-        let (mut interrupt, mut terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
+    pub async fn until_signal(mut self, signals: Signals) -> Result<(), Failure> {
+        let Signals { mut interrupt, mut terminate } = signals;
         let signal = tokio::select! {
             _ = interrupt.recv() => "SIGINT",
             _ = terminate.recv() => "SIGTERM",

@@ -37,7 +37,7 @@ async fn a_turn_that_was_cut_off_by_a_crash_is_closed_at_the_next_start() {
     let mut world = World::begun().await;
     let gate = Gate::new();
     for (n, at) in [At::BeforeHead, At::Frame(4)].into_iter().enumerate() {
-        let World { tenant, config, conversation, .. } = &world;
+        let World { tenant, conversation, .. } = &world;
         let body = json!({"conversation_id": conversation, "message": "lost"});
         let (balance, _) = world.server.wallet(&tenant.key).await;
         let calls = world.server.vendor.call_count();

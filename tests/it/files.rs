@@ -196,7 +196,7 @@ async fn a_deleted_tenant_leaves_no_byte() {
     let tenant = talking(&server, "Acme Corporation Limited", word).await;
     let other = talking(&server, "Other", "hello").await;
     assert!(!found_below(&server.data(), word).is_empty());
-    server.call("DELETE", "/api/v1/tenant", &tenant.key, Some(&json!({"confirm": "Acme Corporation Limited"}))).await.expect(204);
+    server.call("DELETE", "/api/v1/tenant", &tenant.key, Some(&json!({"confirm": tenant.name}))).await.expect(204);
     server.get("/api/v1/tenant", &tenant.key).await.problem(401, "invalid_api_key");
     assert_eq!(server.get("/api/v1/tenants", &tenant.owner.token).await.expect(200).at("/data"), json!([]));
     server.get("/api/v1/configs", &other.key).await.expect(200);

@@ -241,9 +241,8 @@ async fn another_tenant_s_ids_answer_as_ids_that_never_were() {
     let server = Server::start().await;
     let a = belongings(&server).await;
     let b = server.rich_tenant("Bolt").await;
-    let mine = server.config(&b, "echo", "echo", &json!({})).await;
     let calls = server.vendor.call_count();
-    let rows = server.rows();
+    let before = server.rows();
     let mut tried = 0;
     for endpoint in endpoints() {
         let credential = match endpoint.handler {
@@ -271,6 +270,8 @@ async fn another_tenant_s_ids_answer_as_ids_that_never_were() {
         tried += 1;
     }
     assert!(tried > 15, "{tried}");
+
+    assert_eq!(server.rows(), before, "nothing was changed");
 
     // Ids that stand elsewhere: in queries, and in bodies. By a tenant that has not named any of them, for its own log would tell.
     let b = server.rich_tenant("Cork").await;
@@ -362,6 +363,37 @@ async fn no_list_shows_another_tenant_s_things() {
             let answer = server.get(endpoint.path, "").await;
             assert!(!answer.body.contains(CANARY) && !answer.body.contains(&a.tenant.id), "{}", endpoint.name);
         }
+    }
+    server.done().await;
+}
+
+#[tokio::test]
+async fn answers_of_many_tenants_at_once_never_cross() {
+    let server = Server::start().await;
+    let mut tenants = Vec::new();
+    for n in 0..8 {
+        let tenant = server.rich_tenant(&format!("Tenant {n}")).await;
+        let config = server.config(&tenant, "fake-anthropic", "smart", &json!({"system_prompt": "You serve {tenant_name}."})).await;
+        server.vendor.when(&format!("question of tenant {n}"), Reply::text(&format!("answer to tenant {n}")).every_byte());
+        tenants.push((n, tenant, config));
+    }
+    let all = tenants.iter().map(|(n, tenant, config)| {
+        let server = &server;
+        async move {
+            let body = json!({"message": format!("question of tenant {n}")});
+            for round in 0..5 {
+                let answer = server.chat(&tenant.key, config, &body).await.expect(200);
+                assert_eq!(answer.text("/response"), format!("answer to tenant {n}"), "round {round}");
+            }
+            let list = server.get("/api/v1/conversations?q=question", &tenant.key).await.expect(200);
+            assert_eq!(list.ids().len(), 5);
+            assert!(!list.body.contains(&format!("tenant {}", (n + 1) % 8)), "{}", list.body);
+        }
+    });
+    futures_util::future::join_all(all).await;
+    for call in server.vendor.calls() {
+        let n = call.said[0].rsplit(' ').next().unwrap().to_owned();
+        assert_eq!(call.system, format!("You serve Tenant {n}."));
     }
     server.done().await;
 }

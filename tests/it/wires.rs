@@ -262,6 +262,11 @@ async fn what_ends_an_answer_is_told() {
         if wire == Wire::Ollama {
             continue;
         }
+        if wire == Wire::OpenAi {
+            server.vendor.then(Reply::text("I ").finish(Finish::Filter));
+            let answer = server.chat(&tenant.key, &config, &json!({"message": "go"})).await.expect(200);
+            assert_eq!(answer.text("/finish_reason"), "content_filter");
+        }
         // A call that the limit cut is no call: half its arguments may say the opposite of the whole.
         let half = Part::Call { id: "c1".to_owned(), name: "read_file".to_owned(), arguments: "{\"path\": \"a".to_owned() };
         server.vendor.then(Reply::parts(vec![Part::text("I will"), half]).finish(Finish::Length));

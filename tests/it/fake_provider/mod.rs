@@ -8,7 +8,7 @@ mod render;
 mod script;
 mod socket;
 
-pub use script::{At, Finish, Gate, Part, Reply, Tokens};
+pub use script::{At, Finish, Gate, Part, Reply};
 
 use serde_json::Value;
 use std::{
@@ -58,10 +58,8 @@ impl Wire {
 #[derive(Debug, Clone)]
 pub struct Call {
     pub wire: Wire,
-    pub headers: Vec<(String, String)>,
     pub body: Value,
     pub body_bytes: usize,
-    pub model: String,
     /// The output limit that was sent, whatever the wire calls it.
     pub output_limit: Option<u64>,
     /// The rendered system prompt.

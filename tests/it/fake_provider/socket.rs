@@ -98,10 +98,8 @@ fn take(shared: &Shared, request: &Request) -> Option<(Wire, String, Reply)> {
     let newest = seen.said.last().cloned().unwrap_or_default();
     state.calls.push(Call {
         wire,
-        headers: request.headers.clone(),
         body,
         body_bytes: request.body.len(),
-        model: seen.model.clone(),
         output_limit: seen.output_limit,
         system: seen.system,
         said: seen.said,

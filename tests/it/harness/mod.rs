@@ -9,10 +9,9 @@ mod sse;
 mod world;
 
 pub use answer::{Answer, mask};
-pub use audit::{Rows, rows_of};
-pub use setup::{Process, Running, Server, Settings, free_port};
-pub use sse::{Event, Events};
-pub use world::{OPERATOR, Tenant, User, config_body};
+pub use setup::{Process, Server, Settings};
+pub use sse::Events;
+pub use world::{OPERATOR, Tenant, config_body};
 
 /// Status and body of an answer against an inline snapshot, with ids, times and secrets masked.
 #[macro_export]
