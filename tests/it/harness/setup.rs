@@ -285,7 +285,7 @@ impl Process {
     /// SIGTERM, and its good end.
     pub async fn terminate(&mut self) {
         let pid = self.child.id().expect("it runs").to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
+        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().await.expect("kill");
         assert!(sent.success());
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends in time").expect("a status");
         assert!(status.success(), "{status}");
