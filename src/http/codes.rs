@@ -86,7 +86,7 @@ codes! {
     IDEMPOTENCY_KEY_REUSED 422 "idempotency_key_reused" "The Idempotency-Key was used for another request"
         "Use a new key for a new request.";
     CONTEXT_TOO_LONG 422 "context_too_long" "The conversation does not fit the model's context window"
-        "Start a new conversation, shorten the prompt, or set `context_policy` to `truncate`.";
+        "Start a new conversation, shorten the prompt, or set `context_policy` to `truncate` or `compact`.";
     SANDBOX_UNAVAILABLE 422 "sandbox_unavailable" "This server runs no sandboxes"
         "Use `agent_type: \"client-side\"`.";
     RATE_LIMITED 429 "rate_limited" "Too many requests"

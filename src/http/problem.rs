@@ -160,7 +160,7 @@ pub fn problem_of(error: &Error) -> ProblemParts {
         }
         Error::IdempotencyKeyReused => new(codes::IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used for a different request. Send a new key."),
         Error::ContextTooLong { detail } => {
-            new(codes::CONTEXT_TOO_LONG, format!("{detail} Begin a new conversation, or set context_policy to truncate."))
+            new(codes::CONTEXT_TOO_LONG, format!("{detail} Begin a new conversation, or set context_policy to truncate or compact."))
         }
         Error::SandboxUnavailable => new(codes::SANDBOX_UNAVAILABLE, "This server runs no sandboxes. Use agent_type client-side."),
 
