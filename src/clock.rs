@@ -102,7 +102,7 @@ impl Clock {
     #[allow(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn now(self) -> Time {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        Time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX).saturating_add(crate::failpoint::clock_offset_ms()))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod config;
 pub mod config_check;
 pub mod control;
 pub mod error;
+mod failpoint;
 pub mod http;
 pub mod ids;
 pub mod mail;

@@ -85,6 +85,7 @@ impl Agent {
         // Whoever reads the last event may go on at once: nothing may be in the way any more.
         let Guards { turn, slot, claim, conversation } = guards;
         drop((slot, claim, conversation));
+        crate::failpoint::hit("before-told");
         drive.feed.push(last);
         drop(turn);
     }
@@ -133,7 +134,9 @@ impl Agent {
         drive.started();
         let sent_bytes = encoded.body.len() as u64;
         let told = matches!(purpose, Purpose::Answer { .. });
+        crate::failpoint::hit("before-send");
         let (ended, hold) = follow(drive, self.parts().client.send(hold, provider, encoded), told).await;
+        crate::failpoint::hit("after-answer");
         self.parts().metrics.vendor_call(
             provider.wire.name(),
             self.known_model(model).as_deref(),
@@ -189,7 +192,10 @@ async fn follow(drive: &Drive, mut call: Call<Hold>, told: bool) -> (Ended, Hold
                 None => break,
                 // A summary is for the model, not for whoever follows the turn.
                 Some(_) if !told => {}
-                Some(Piece::Text(text)) => drive.feed.push(Event::Delta(text.into())),
+                Some(Piece::Text(text)) => {
+                    drive.feed.push(Event::Delta(text.into()));
+                    crate::failpoint::hit("after-piece");
+                }
                 Some(Piece::ToolCall(call)) => drive.feed.push(Event::ToolCall(Arc::new(call))),
             },
         }

@@ -167,6 +167,7 @@ impl Agent {
         match opened {
             Opened::Replay(outcome, turn) => Ok(replayed(outcome, turn)),
             Opened::Running(open, admitted) => {
+                crate::failpoint::hit("turn-opened");
                 let turn = open.turn;
                 let guard = running.turn_begin(tenant, turn);
                 let (feed, cancel) = (Arc::clone(&guard.entry.feed), guard.entry.cancel.clone());

@@ -93,7 +93,9 @@ impl Agent {
             row,
             wish,
         };
+        crate::failpoint::hit("before-hold");
         let hold = drive.store.wallet_hold(ask).await?;
+        crate::failpoint::hit("after-hold");
         // The limit may have been lowered to what the balance buys; what is sent is what was held for.
         let encoded = if hold.output_tokens() == prompt.max_tokens {
             encoded

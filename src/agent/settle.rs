@@ -227,6 +227,7 @@ impl Agent {
         loop {
             let error = match drive.store.step_settle(hold, Arc::clone(&step)).await {
                 Ok(settled) => {
+                    crate::failpoint::hit("after-settle");
                     self.parts().metrics.step(if step.charge.is_zero() {
                         "free"
                     } else if step.estimated {

@@ -93,7 +93,7 @@ fn is_service_link(key: &str) -> bool {
 pub(super) fn from_env(env: &BTreeMap<String, String>) -> Vec<Setting> {
     let setting = |(name, value): (&String, &String)| {
         let key = name.strip_prefix(PREFIX)?;
-        if NOT_SETTINGS.contains(&key) || is_service_link(key) {
+        if NOT_SETTINGS.contains(&key) || is_service_link(key) || crate::failpoint::is_variable(key) {
             return None;
         }
         let path = key.split("__").map(str::to_lowercase).collect();

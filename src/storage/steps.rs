@@ -167,6 +167,7 @@ fn step_write(tx: &mut TenantTx<'_>, slip: Option<&HoldSlip>, step: &Step, now: 
         let (_, seq, hash) = wallet::purse(tx)?;
         Some((seq, hash, balance))
     };
+    crate::failpoint::hit("in-settle");
     Ok((Settled { outcome, available: purse.available() }, head))
 }
 

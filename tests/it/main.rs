@@ -13,6 +13,7 @@
     unreachable_pub,
     reason = "tests fail by panicking and have no readers of documents"
 )]
+#![cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "some of the harness is for the crash tests alone"))]
 
 // What tests stand on.
 mod fake_provider;

@@ -82,7 +82,10 @@ fn transact(conn: &Connection, health: &Health, entries: &mut [Entry]) -> std::r
             return Ok(());
         }
         let end = if done == 0 { "ROLLBACK" } else { "COMMIT" };
-        return step(conn, end, health).map_err(|error| {
+        crate::failpoint::hit_in(&health.name, "before-commit");
+        let ended = step(conn, end, health);
+        crate::failpoint::hit_in(&health.name, "after-commit");
+        return ended.map_err(|error| {
             if !conn.is_autocommit()
                 && let Err(error) = step(conn, "ROLLBACK", health)
             {

@@ -69,6 +69,13 @@ impl Health {
             Some(ErrorCode::DiskFull) => Error::DiskFull,
             // A full disk shows as an I/O error where SQLite makes its side files.
             Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if self.disk_is_full() => Error::DiskFull,
+            // The machine fails, perhaps not for long: what was to be written is tried again, and nobody takes it for a defect of ours.
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied)
+                if self.tenant.is_some() =>
+            {
+                tracing::error!(database = %self.name, %error, "the database file cannot be read or written");
+                Error::TenantUnavailable
+            }
             _ => Error::internal(format_args!("{}: {error}", self.name)),
         }
     }

@@ -27,6 +27,7 @@ pub struct Settings {
     limits: BTreeMap<&'static str, u64>,
     toml: String,
     process: bool,
+    home: Option<PathBuf>,
 }
 
 impl Settings {
@@ -49,6 +50,12 @@ impl Settings {
         self
     }
 
+    /// Where its directory is made, instead of among the temporary ones.
+    pub fn within(mut self, home: &Path) -> Self {
+        self.home = Some(home.to_owned());
+        self
+    }
+
     pub async fn start(self) -> Server {
         Server::begin(self).await
     }
@@ -58,6 +65,8 @@ impl Settings {
 pub struct Server {
     pub base: String,
     pub vendor: Arc<FakeProvider>,
+    /// What else is in the real binary's environment when it is started the next time.
+    pub env: BTreeMap<&'static str, String>,
     pub(super) client: reqwest::Client,
     running: Option<Running>,
     dir: tempfile::TempDir,
@@ -121,14 +130,26 @@ impl Server {
                 vendor.price(wire.provider(), model, SMART);
             }
         }
-        let dir = tempfile::tempdir().expect("a directory");
+        let dir = match &settings.home {
+            Some(home) => tempfile::tempdir_in(home),
+            None => tempfile::tempdir(),
+        };
+        let dir = dir.expect("a directory");
         let data = dir.path().join("data");
         fs::create_dir(&data).expect("a data directory");
         fs::write(data.join("models.toml"), rate_card()).expect("a rate card");
         fs::write(data.join("nimblesite.toml"), configuration(&settings, &vendor)).expect("a configuration");
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
-        let mut server =
-            Self { base: String::new(), vendor, client, running: None, dir, counter: AtomicU64::new(0), in_process: !settings.process };
+        let mut server = Self {
+            base: String::new(),
+            vendor,
+            env: BTreeMap::new(),
+            client,
+            running: None,
+            dir,
+            counter: AtomicU64::new(0),
+            in_process: !settings.process,
+        };
         server.run().await;
         server
     }
@@ -138,7 +159,7 @@ impl Server {
         let running = if self.in_process {
             Running::Inside(Box::new(inside(&self.data()).await))
         } else {
-            Running::Process(Process::serve(&self.data()).await)
+            Running::Process(Process::serve(&self.data(), &self.env).await)
         };
         self.base = match &running {
             Running::Inside(inside) => format!("http://{}", inside.at),
@@ -171,6 +192,22 @@ impl Server {
         match self.running.take() {
             Some(Running::Process(mut process)) => process.child.kill().await.expect("kill -9"),
             _ => panic!("only Settings::process can be killed"),
+        }
+    }
+
+    /// Waits until the real binary has ended itself as a power cut does.
+    pub async fn died(&mut self) {
+        use std::os::unix::process::ExitStatusExt;
+        let Some(Running::Process(mut process)) = self.running.take() else { panic!("only Settings::process can die") };
+        let status = tokio::time::timeout(PATIENCE, process.child.wait()).await.expect("it dies in time").expect("a status");
+        assert_eq!(status.signal(), Some(9), "{status}");
+    }
+
+    /// The process of the real binary.
+    pub fn pid(&self) -> Option<u32> {
+        match &self.running {
+            Some(Running::Process(process)) => process.child.id(),
+            _ => None,
         }
     }
 
@@ -246,9 +283,14 @@ impl Process {
     }
 
     /// `serve`, until it says where it listens.
-    pub async fn serve(data: &Path) -> Self {
-        let mut child =
-            Self::command(data).args(["serve", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary");
+    pub async fn serve(data: &Path, env: &BTreeMap<&'static str, String>) -> Self {
+        let mut child = Self::command(data)
+            .envs(env)
+            .args(["serve", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary");
         let stdout = child.stdout.take().expect("its stdout");
         let stderr = child.stderr.take().expect("its stderr");
         // Read on, so that the server never waits for us.
