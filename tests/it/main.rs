@@ -34,6 +34,7 @@ mod idempotency; // the same request again
 mod isolation; // nobody sees another tenant's data
 mod reads; // configs, logs, usage, models, the ledger, the operator's routes
 mod seed; // the walk-through that the product was asked for
+mod tidy; // rules about this repository
 mod turns; // one turn at a time: waiting, cancelling, following, clients that go away
 mod wallet; // money: held before, settled after, never more than deposited
 mod wires; // each vendor's wire: tool loops, parallel calls, bytes cut anywhere

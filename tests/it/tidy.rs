@@ -1,0 +1,486 @@
+//! Rules about this repository, as tests: who may name which crate, who may import whom, how statements filter, how long files may grow. A rule
+//! that nobody checks is a wish.
+
+use nimblesite::{config::Limits, http::codes};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file below a folder of the repository with one of these endings: its path below the root, and its text.
+fn files(folder: &str, endings: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().and_then(|end| end.to_str()).is_some_and(|end| endings.contains(&end)) {
+                let name = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn sources() -> Vec<(String, String)> {
+    let sources = files("src", &["rs"]);
+    assert!(sources.len() > 50);
+    sources
+}
+
+/// What stands in a Rust file: its code without comments and strings, and its strings.
+struct Lexed {
+    code: String,
+    strings: Vec<String>,
+}
+
+fn lexed(text: &str) -> Lexed {
+    let (mut code, mut strings) = (String::new(), Vec::new());
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &text[at..];
+        if rest.starts_with("//") {
+            at += rest.find('\n').unwrap_or(rest.len());
+        } else if rest.starts_with("/*") {
+            at += rest.find("*/").map_or(rest.len(), |end| end + 2);
+        } else if let Some(hashes) = raw_string(rest) {
+            let begin = at + hashes + 2;
+            let end = format!("\"{}", "#".repeat(hashes));
+            let length = text[begin..].find(&end).unwrap_or(text.len() - begin);
+            strings.push(text[begin..begin + length].to_owned());
+            at = begin + length + end.len();
+        } else if rest.starts_with('"') {
+            let (string, length) = string(rest);
+            strings.push(string);
+            at += length;
+        } else if let Some(length) = character(rest) {
+            at += length;
+        } else {
+            let next = rest.chars().next().unwrap();
+            code.push(next);
+            at += next.len_utf8();
+        }
+    }
+    Lexed { code, strings }
+}
+
+/// The number of hashes when a raw string begins here.
+fn raw_string(rest: &str) -> Option<usize> {
+    let after = rest.strip_prefix('r')?;
+    let hashes = after.len() - after.trim_start_matches('#').len();
+    after[hashes..].starts_with('"').then_some(hashes)
+}
+
+/// A string that begins here, line continuations joined, and its length in the file.
+fn string(rest: &str) -> (String, usize) {
+    let mut string = String::new();
+    let mut chars = rest.char_indices().skip(1).peekable();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return (string, at + 1),
+            '\\' => match chars.next() {
+                Some((_, '\n')) => while chars.next_if(|(_, c)| c.is_whitespace()).is_some() {},
+                Some((_, 'n')) => string.push('\n'),
+                Some((_, c)) => string.push(c),
+                None => break,
+            },
+            c => string.push(c),
+        }
+    }
+    (string, rest.len())
+}
+
+/// The length of a character literal that begins here. A lifetime is none.
+fn character(rest: &str) -> Option<usize> {
+    let inner = rest.strip_prefix('\'')?;
+    if let Some(escaped) = inner.strip_prefix('\\') {
+        return escaped.find('\'').map(|end| if escaped.starts_with('\'') { 4 } else { end + 3 });
+    }
+    let first = inner.chars().next()?;
+    inner[first.len_utf8()..].starts_with('\'').then(|| first.len_utf8() + 2)
+}
+
+#[test]
+fn the_lexer_of_these_tests_tells_code_from_text() {
+    let lexed = lexed("let a = 'x'; // no::code\nfoo(\"a \\\"b\\\" \\\n    c\", r#\"raw \"quoted\"\"#, '\\'', &'a str); /* more */ end");
+    assert_eq!(lexed.strings, ["a \"b\" c", "raw \"quoted\""]);
+    assert!(!lexed.code.contains("no::code") && !lexed.code.contains("more") && lexed.code.contains("&'a str); "), "{}", lexed.code);
+}
+
+/// Where a name stands as a word of its own before `::`, not behind another path.
+fn names(code: &str, krate: &str) -> bool {
+    let found = |pattern: &str| {
+        code.match_indices(pattern).any(|(at, _)| {
+            let before = code[..at].chars().next_back();
+            !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+        })
+    };
+    found(&format!("{krate}::")) || found(&format!("use {krate};")) || found(&format!("use {krate} as "))
+}
+
+/// Which files may name a crate: paths below `src/`, a folder with its slash. `*` is for the few that are part of the language here.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("argon2", &["secret.rs"]),
+    ("arc-swap", &["agent/", "app.rs", "cli/", "http/"]),
+    ("blake3", &["agent/", "cli/demo.rs", "http/assets.rs", "rates.rs", "secret.rs", "storage/access.rs", "storage/proof.rs"]),
+    ("bytes", &["http/", "provider/"]),
+    ("clap", &["cli/"]),
+    ("clap_complete", &["cli/"]),
+    ("clap_mangen", &["cli/"]),
+    ("comfy-table", &["cli/"]),
+    ("crc32fast", &["secret.rs"]),
+    ("flate2", &["http/assets.rs"]),
+    ("futures-util", &["http/"]),
+    ("getrandom", &["agent/drive.rs", "cli/demo.rs", "secret.rs", "storage/proof.rs"]),
+    ("governor", &["http/limit.rs"]),
+    ("http-body-util", &["http/"]),
+    ("hyper", &["http/"]),
+    ("hyper-util", &["http/"]),
+    ("indicatif", &["cli/"]),
+    ("jiff", &["clock.rs", "provider/refusal.rs"]),
+    ("jsonschema", &["config_check/tool_schema.rs"]),
+    ("lettre", &["mail.rs"]),
+    ("matchit", &["http/route.rs"]),
+    ("parking_lot", &["storage/sqlite/"]),
+    ("prometheus-client", &["metrics.rs"]),
+    ("quick_cache", &["storage/access.rs", "storage/proof.rs"]),
+    ("r2d2", &["storage/sqlite/"]),
+    ("r2d2_sqlite", &["storage/sqlite/"]),
+    ("reqwest", &["provider/client.rs"]),
+    ("rpassword", &["cli/user.rs"]),
+    ("rusqlite", &["storage/sqlite/"]),
+    ("rustix", &["storage/sqlite/"]),
+    ("rustls", &["http/tls.rs", "provider/client.rs"]),
+    ("rustls-pki-types", &["http/tls.rs"]),
+    ("scheduled-thread-pool", &["storage/sqlite/"]),
+    ("serde", &["*"]),
+    ("serde_json", &["*"]),
+    ("serde_path_to_error", &["http/call.rs"]),
+    ("sha2", &["wallet.rs"]),
+    ("tokio", &["agent/", "cli/", "control.rs", "http/", "mail.rs", "provider/client.rs", "provider/tests/", "storage/"]),
+    ("tokio-rustls", &["http/tls.rs"]),
+    ("tokio-util", &["agent/", "app.rs", "cli/server.rs", "control.rs", "http/"]),
+    ("toml", &["config/source.rs", "rates.rs"]),
+    ("tracing", &["*"]),
+    ("tracing-subscriber", &["cli/log.rs"]),
+    ("utoipa", &["cli/mod.rs", "clock.rs", "http/", "ids.rs", "model/", "money.rs", "secret.rs", "storage/"]),
+    ("uuid", &["ids.rs", "mail.rs", "provider/"]),
+    ("zeroize", &["config.rs", "provider/client.rs", "secret.rs"]),
+];
+
+fn dependencies() -> Vec<String> {
+    let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    manifest["dependencies"].as_table().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn third_party_crates_stay_in_their_rooms() {
+    let rooms: BTreeMap<_, _> = ROOMS.iter().copied().collect();
+    let known: BTreeSet<_> = rooms.keys().map(|name| (*name).to_owned()).collect();
+    let dependencies: BTreeSet<_> = dependencies().into_iter().collect();
+    assert_eq!(known, dependencies, "every dependency has its room here, and every room its dependency");
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let path = path.trim_start_matches("src/");
+        let code = lexed(&text).code;
+        for (krate, places) in &rooms {
+            let allowed = places.iter().any(|place| *place == "*" || path == *place || (place.ends_with('/') && path.starts_with(place)));
+            if !allowed && names(&code, &krate.replace('-', "_")) {
+                wrong.push(format!("{path} names {krate}, whose room is {places:?}"));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// The floors of the house. A file imports from lower ones and from its own module; those of floors 0 and 1 know each other.
+const LEVELS: &[(&str, u8)] = &[
+    ("error", 0),
+    ("ids", 0),
+    ("money", 0),
+    ("clock", 0),
+    ("model", 0),
+    ("config", 1),
+    ("config_check", 1),
+    ("mail", 1),
+    ("metrics", 1),
+    ("provider", 1),
+    ("rates", 1),
+    ("secret", 1),
+    ("template", 1),
+    ("wallet", 1),
+    ("storage", 2),
+    ("agent", 3),
+    ("app", 4),
+    ("control", 5),
+    ("http", 5),
+    ("cli", 6),
+];
+
+/// The modules of this crate that code names after `crate::`, groups of `use` included.
+fn imports(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let (mut depth, mut name) = (0, String::new());
+            for c in group.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => drop(found.insert(std::mem::take(&mut name))),
+                    c if depth == 0 => name.push(c),
+                    _ => {}
+                }
+            }
+            found.insert(name);
+        } else {
+            found.insert(rest.to_owned());
+        }
+    }
+    let word = |text: String| text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    found.into_iter().map(word).filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn a_file_imports_from_lower_floors_and_its_own_room() {
+    let levels: BTreeMap<_, _> = LEVELS.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let below = path.trim_start_matches("src/");
+        let own = below.split('/').next().unwrap().trim_end_matches(".rs");
+        if matches!(own, "lib" | "main") {
+            continue;
+        }
+        let level = levels.get(own).unwrap_or_else(|| panic!("{own} has no floor: add it to LEVELS and to the code map"));
+        for import in imports(&lexed(&text).code) {
+            let Some(other) = levels.get(import.as_str()) else { continue };
+            let fine = import == own || other < level || (other == level && *level <= 1);
+            if !fine || (own == "storage" && import == "provider") {
+                wrong.push(format!("{path} (floor {level}) imports {import} (floor {other})"));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// No clock, no I/O, no runtime.
+const PURE: &[&str] = &[
+    "src/wallet.rs",
+    "src/rates.rs",
+    "src/template.rs",
+    "src/money.rs",
+    "src/agent/turn.rs",
+    "src/agent/prompt.rs",
+    "src/agent/input.rs",
+    "src/http/route.rs",
+    "src/http/problem.rs",
+    "src/http/codes.rs",
+    "src/provider/anthropic.rs",
+    "src/provider/openai.rs",
+    "src/provider/ollama.rs",
+    "src/provider/echo.rs",
+    "src/provider/frame.rs",
+    "src/provider/decode.rs",
+    "src/provider/encode.rs",
+    "src/provider/params.rs",
+    "src/provider/refusal.rs",
+];
+
+#[test]
+fn what_should_be_pure_is() {
+    let all: BTreeMap<_, _> = sources().into_iter().collect();
+    let impure =
+        ["tokio::", "std::fs", "std::net", "std::env", "Instant::now", "SystemTime", "Clock", "async ", ".await", "reqwest", "getrandom"];
+    for path in PURE {
+        let text = all.get(*path).unwrap_or_else(|| panic!("{path} is not there any more"));
+        let code = lexed(text).code;
+        let code = code.split("#[cfg(test)]").next().unwrap();
+        for word in impure {
+            assert!(!code.contains(word), "{path} is pure and names {word}");
+        }
+    }
+}
+
+/// The tables of a tenant's file, from the data model itself.
+fn tenant_tables() -> Vec<String> {
+    let schema = fs::read_to_string(root().join("schema.sql")).unwrap();
+    let (_, tenant) = schema.split_once("===== tenant").expect("the schema's second part");
+    let tables: Vec<_> = tenant
+        .split("CREATE TABLE ")
+        .skip(1)
+        .filter(|table| table.split(';').next().unwrap().contains("tenant_id"))
+        .map(|table| table.split_whitespace().next().unwrap().to_owned())
+        .collect();
+    assert!(tables.len() >= 10, "{tables:?}");
+    tables
+}
+
+#[test]
+fn every_statement_on_a_tenant_s_tables_names_the_tenant() {
+    let tables = tenant_tables();
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for (path, text) in sources().into_iter().filter(|(path, _)| path.starts_with("src/storage/")) {
+        // The engine's own tests write what the engine must refuse.
+        if path.ends_with("tests.rs") || path.ends_with("conformance.rs") {
+            continue;
+        }
+        let text = text.split("#[cfg(test)]").next().unwrap().to_owned();
+        for sql in lexed(&text).strings {
+            let words: Vec<_> = sql.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect();
+            let touches = words
+                .windows(2)
+                .any(|pair| ["FROM", "JOIN", "INTO", "UPDATE"].contains(&pair[0]) && tables.iter().any(|table| table == pair[1]));
+            if !touches {
+                continue;
+            }
+            seen += 1;
+            let filtered = sql.contains("tenant_id = ?1") || (sql.contains("INSERT INTO") && sql.contains("(tenant_id"));
+            if !filtered && !UNFILTERED.contains(&(path.as_str(), sql.as_str())) {
+                wrong.push(format!("{path}: {sql}"));
+            }
+        }
+    }
+    assert!(seen > 40, "the rule looked at {seen} statements only");
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// Statements that are right without it, with where they stand. The list only shrinks.
+const UNFILTERED: &[(&str, &str)] = &[];
+
+#[test]
+fn files_stay_short_and_open_with_what_they_are_for() {
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        let tests = path.ends_with("tests.rs") || path.contains("/tests/") || path.ends_with("conformance.rs");
+        assert!(lines <= if tests { 700 } else { 500 }, "{path} has {lines} lines: split it along what it does");
+        assert!(text.starts_with("//! "), "{path} does not say what it is for");
+    }
+}
+
+#[test]
+fn nothing_is_left_to_do_and_nothing_is_called_a_manager() {
+    for (path, text) in sources() {
+        let code = lexed(&text).code;
+        for word in ["todo!", "unimplemented!", "dbg!"] {
+            assert!(!code.contains(word), "{path} has {word}");
+        }
+        for word in ["Manager", "Service", "Helper", "Utils", "Common"] {
+            for kind in ["struct", "enum", "trait", "type", "mod"] {
+                let declared = code
+                    .split(&format!("{kind} "))
+                    .skip(1)
+                    .any(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>().ends_with(word));
+                assert!(!declared, "{path} declares a {word}");
+            }
+        }
+    }
+    let places =
+        [("src", &["rs"][..]), ("tests", &["rs", "sh", "snap"]), ("docs", &["md"]), ("benches", &["rs", "sh"]), ("data", &["toml"])];
+    for (path, text) in places.iter().flat_map(|(folder, endings)| files(folder, endings)) {
+        if path.ends_with("tidy.rs") {
+            continue;
+        }
+        for word in ["FIXME", "XXX:", "HACK", "/home/", "/root/", "/work/"] {
+            assert!(!text.contains(word), "{path} has {word}");
+        }
+    }
+}
+
+#[test]
+fn every_limit_is_said_and_used() {
+    let all: Vec<_> = sources().into_iter().filter(|(path, _)| path != "src/config.rs" && !path.starts_with("src/config/")).collect();
+    for limit in Limits::TABLE {
+        assert!(limit.doc.trim().ends_with('.'), "{}: {:?} is no sentence", limit.name, limit.doc);
+        let used = all.iter().any(|(_, text)| lexed(text).code.contains(&format!(".{}", limit.name)));
+        assert!(used, "{} limits nothing", limit.name);
+        assert!(
+            limit.name.ends_with("_ms")
+                || limit.name.contains("_max")
+                || limit.name.contains("_min")
+                || limit.name.contains("_per_")
+                || PLAIN.contains(&limit.name),
+            "{} does not end in its unit",
+            limit.name
+        );
+    }
+}
+
+/// Limits whose name needs no unit: counts.
+const PLAIN: &[&str] = &["key_requests_burst", "tenant_requests_burst", "output_tokens_default"];
+
+/// The contract's table "Errors".
+const CONTRACT: &[(u16, &[&str])] = &[
+    (400, &["malformed_json", "malformed_request"]),
+    (401, &["missing_credentials", "invalid_api_key", "invalid_token"]),
+    (402, &["insufficient_credit", "key_spend_limit"]),
+    (403, &["insufficient_role", "email_not_verified", "tenant_suspended"]),
+    (404, &["not_found"]),
+    (405, &["method_not_allowed"]),
+    (408, &["request_timeout"]),
+    (
+        409,
+        &[
+            "config_name_taken",
+            "last_owner",
+            "turn_cancelled",
+            "conversation_busy",
+            "conversation_config_mismatch",
+            "tool_results_required",
+            "idempotency_in_progress",
+        ],
+    ),
+    (411, &["length_required"]),
+    (413, &["body_too_large"]),
+    (414, &["uri_too_long"]),
+    (415, &["unsupported_media_type"]),
+    (422, &["validation_failed", "tool_results_mismatch", "template_variable_missing", "idempotency_key_reused", "context_too_long"]),
+    (429, &["rate_limited", "credit_reserved"]),
+    (431, &["headers_too_large"]),
+    (500, &["internal"]),
+    (502, &["provider_error"]),
+    (
+        503,
+        &[
+            "provider_overloaded",
+            "pricing_unavailable",
+            "provider_not_configured",
+            "tenant_unavailable",
+            "shutting_down",
+            "too_many_checks",
+            "model_closed",
+        ],
+    ),
+    (504, &["provider_timeout"]),
+    (507, &["tenant_full", "disk_full"]),
+];
+
+#[test]
+fn the_contract_s_codes_are_there_with_their_statuses() {
+    for (status, names) in CONTRACT {
+        for name in *names {
+            assert!(codes::ALL.iter().any(|code| code.code == *name && code.status == *status), "{status} {name}");
+        }
+    }
+}
+
+#[test]
+fn databases_stay_out_of_the_repository() {
+    let ignored = fs::read_to_string(root().join(".gitignore")).unwrap();
+    for pattern in ["*.db", "/target"] {
+        assert!(ignored.lines().any(|line| line == pattern), "{pattern}");
+    }
+    assert!(Path::new(&root().join("data/models.toml")).exists());
+}
