@@ -20,8 +20,8 @@ mod fake_provider;
 mod harness;
 
 mod accounts; // people, tenants, keys, members over HTTP
-mod cli;
-mod compact; // the command line as the real binary, beside a running server
+mod cli; // the command line as the real binary, beside a running server
+mod compact; // histories that outgrow the window, summarised
 mod conversations; // memory: variables, truncation, open calls, lists
 mod crash; // kill -9 in the middle of a turn
 mod docs; // what the documents show, run and compared
