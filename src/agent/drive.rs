@@ -7,7 +7,7 @@ use super::{
     input::Admitted,
     prepare::{Aim, Prepared, Purpose},
     running::{ClaimGuard, ConversationGuard, Slot, TurnGuard},
-    settle::{Bill, answered, failed, settle_failed, summarised, until_stored},
+    settle::{Bill, Called, answered, failed, settle_failed, summarised, until_stored},
     turn::{Ask, Happened, Retry, Turn},
 };
 use crate::{
@@ -145,14 +145,15 @@ impl Agent {
         );
         let bill = Bill::of(&ended, &hold, sent_bytes);
         self.breach_check(drive, &hold, &bill).await;
+        let called = Called { hold: &hold, ended: &ended, bill: &bill };
         match (&ended.outcome, purpose) {
             (Outcome::Answered(answer), Purpose::Answer { prefix_hash, report }) => {
-                let step = answered(drive, memory, &hold, &bill, &ended, answer.clone(), prefix_hash, report);
+                let step = answered(drive, memory, called, answer.clone(), prefix_hash, report);
                 Next::Over(last_event(self.settle(drive, hold, step).await))
             }
             (Outcome::Answered(Answer { text: Some(text), .. }), Purpose::Summary { until_seq, turns }) if !text.trim().is_empty() => {
                 let summary = Summary { text: text.trim().to_owned(), until_seq, turns };
-                let step = summarised(drive, memory, &hold, &bill, &ended, summary.clone());
+                let step = summarised(drive, memory, called, summary.clone());
                 match self.settle(drive, hold, step).await {
                     Ok(_) => memory.summarised(&drive.open, summary, &bill),
                     Err(error) => return Next::Over(Event::Failed(error)),
@@ -162,7 +163,7 @@ impl Agent {
             (outcome, _) => {
                 let next = turn.next(happened(outcome), dice());
                 if let Ask::Fail(failure) = next {
-                    let step = failed(drive, memory, Some((&hold, &bill, &ended)), failure);
+                    let step = failed(drive, memory, Some(called), failure);
                     return Next::Over(last_event(self.settle(drive, hold, step).await));
                 }
                 // Another call follows: this one was not accepted, its hold ends free of charge.

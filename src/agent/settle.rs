@@ -25,6 +25,14 @@ const WAIT: Duration = Duration::from_millis(50);
 /// The longest wait between two tries.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// A call that is over: what was held for it, how it ended, what it costs.
+#[derive(Clone, Copy)]
+pub(super) struct Called<'a> {
+    pub(super) hold: &'a Hold,
+    pub(super) ended: &'a Ended,
+    pub(super) bill: &'a Bill,
+}
+
 /// What a call costs.
 #[derive(Debug, Clone)]
 pub(super) struct Bill {
@@ -78,13 +86,12 @@ impl Bill {
 pub(super) fn answered(
     drive: &Drive,
     memory: &Memory,
-    hold: &Hold,
-    bill: &Bill,
-    ended: &Ended,
+    called: Called<'_>,
     answer: Answer,
     prefix_hash: String,
     context: ContextReport,
 ) -> Step {
+    let Called { hold, bill, .. } = called;
     let usage = bill.usage.unwrap_or_default();
     let message_id = MessageId::new();
     let finish = match answer.finish {
@@ -126,27 +133,28 @@ pub(super) fn answered(
     });
     let kept =
         Kept { messages, open_calls: answer.calls, template_vars: drive.open.template_vars.clone(), metadata: drive.metadata.clone() };
-    let row = log_row(drive, memory.step, Some((hold, bill, ended)), 200, None, None);
-    step(drive, Some(bill), StepEnd::Answered { answer: Box::new(chat), kept: Box::new(kept) }, row, Some(hold))
+    let row = log_row(drive, memory.step, Some(called), 200, None, None);
+    step(drive, Some(called), StepEnd::Answered { answer: Box::new(chat), kept: Box::new(kept) }, row)
 }
 
 /// The step of a call that summarised the oldest turns.
-pub(super) fn summarised(drive: &Drive, memory: &Memory, hold: &Hold, bill: &Bill, ended: &Ended, summary: Summary) -> Step {
+pub(super) fn summarised(drive: &Drive, memory: &Memory, called: Called<'_>, summary: Summary) -> Step {
     let detail = format!("Summarised {} turns to fit the model's window.", summary.turns);
-    let row = log_row(drive, memory.step, Some((hold, bill, ended)), 200, None, Some(detail));
-    Step { summary: Some(summary), logs: with_breach(vec![row], Some(bill), Some(hold)), ..bill.released(drive) }
+    let row = log_row(drive, memory.step, Some(called), 200, None, Some(detail));
+    Step { summary: Some(summary), logs: with_breach(vec![row], Some(called)), ..called.bill.released(drive) }
 }
 
 /// The last step of a turn without an answer.
-pub(super) fn failed(drive: &Drive, memory: &Memory, call: Option<(&Hold, &Bill, &Ended)>, failure: TurnFailure) -> Step {
+pub(super) fn failed(drive: &Drive, memory: &Memory, called: Option<Called<'_>>, failure: TurnFailure) -> Step {
     let (status, code) = failure.log_code();
     // The message is not kept in the conversation, so the log keeps it.
     let detail = drive.admitted.text.as_ref().map(|text| format!("Not kept: {text}"));
-    let row = log_row(drive, memory.step, call, status, Some(code), detail);
-    step(drive, call.map(|(_, bill, _)| bill), StepEnd::Failed(failure), row, call.map(|(hold, ..)| hold))
+    let row = log_row(drive, memory.step, called, status, Some(code), detail);
+    step(drive, called, StepEnd::Failed(failure), row)
 }
 
-fn step(drive: &Drive, bill: Option<&Bill>, end: StepEnd, row: LogRow, hold: Option<&Hold>) -> Step {
+fn step(drive: &Drive, called: Option<Called<'_>>, end: StepEnd, row: LogRow) -> Step {
+    let bill = called.map(|called| called.bill);
     Step {
         turn: drive.open.turn,
         conversation: drive.open.conversation,
@@ -156,13 +164,14 @@ fn step(drive: &Drive, bill: Option<&Bill>, end: StepEnd, row: LogRow, hold: Opt
         breached: bill.is_some_and(|bill| bill.breach.is_some()),
         summary: None,
         end: Some(end),
-        logs: with_breach(vec![row], bill, hold),
+        logs: with_breach(vec![row], called),
     }
 }
 
 /// A vendor that reported more than the bound gets a row of its own.
-fn with_breach(mut logs: Vec<LogRow>, bill: Option<&Bill>, hold: Option<&Hold>) -> Vec<LogRow> {
-    if let (Some(breach), Some(hold), Some(row)) = (bill.and_then(|bill| bill.breach), hold, logs.first().cloned()) {
+fn with_breach(mut logs: Vec<LogRow>, called: Option<Called<'_>>) -> Vec<LogRow> {
+    let breach = called.and_then(|called| Some((called.hold, called.bill.breach?)));
+    if let (Some((hold, breach)), Some(row)) = (breach, logs.first().cloned()) {
         let bound = hold.amount();
         let detail = format!(
             "The vendor reported more than the bound of ${bound}. You paid the bound; the model is closed until its price is checked."
@@ -181,16 +190,9 @@ fn with_breach(mut logs: Vec<LogRow>, bill: Option<&Bill>, hold: Option<&Hold>) 
     logs
 }
 
-fn log_row(
-    drive: &Drive,
-    step: u32,
-    call: Option<(&Hold, &Bill, &Ended)>,
-    status: u16,
-    code: Option<&str>,
-    detail: Option<String>,
-) -> LogRow {
+fn log_row(drive: &Drive, step: u32, called: Option<Called<'_>>, status: u16, code: Option<&str>, detail: Option<String>) -> LogRow {
     let ms = |while_: Duration| u64::try_from(while_.as_millis()).unwrap_or(u64::MAX);
-    let model = call.map_or_else(|| drive.open.config.model_config.primary(), |(hold, ..)| hold.model().clone());
+    let model = called.map_or_else(|| drive.open.config.model_config.primary(), |called| called.hold.model().clone());
     LogRow {
         id: LogId::new(),
         turn_id: Some(drive.open.turn),
@@ -205,12 +207,12 @@ fn log_row(
         code: code.map(str::to_owned),
         provider: Some(model.provider),
         model: Some(model.model),
-        usage: call.and_then(|(_, bill, _)| bill.usage),
-        cost: call.map(|(_, bill, _)| bill.charge),
-        estimated: call.is_some_and(|(_, bill, _)| bill.estimated),
+        usage: called.and_then(|called| called.bill.usage),
+        cost: called.map(|called| called.bill.charge),
+        estimated: called.is_some_and(|called| called.bill.estimated),
         latency_ms: Some(ms(drive.arrived.elapsed())),
-        provider_ms: call.map(|(.., ended)| ms(ended.total)),
-        time_to_first_token_ms: call.and_then(|(.., ended)| ended.first_byte).map(ms),
+        provider_ms: called.map(|called| ms(called.ended.total)),
+        time_to_first_token_ms: called.and_then(|called| called.ended.first_byte).map(ms),
         request_id: Some(drive.open.request),
         operator_cost: None,
         detail,

@@ -98,7 +98,7 @@ impl Retry {
     /// The wait after so many calls: doubling, with up to half of it taken off by the dice (0–255), so that a crowd spreads.
     fn wait(self, attempts: u32, dice: u8) -> Duration {
         let doubled = self.backoff.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(self.backoff_max);
-        doubled - doubled.mul_f64(f64::from(dice) / 512.0)
+        doubled.saturating_sub(doubled.mul_f64(f64::from(dice) / 512.0))
     }
 }
 

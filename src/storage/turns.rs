@@ -178,12 +178,11 @@ fn claim_check(tx: &mut TenantTx<'_>, ask: &TurnAsk, boot: BootId, oldest: Time)
         },
     )?;
     match found {
-        None => Ok(None),
         Some((false, ..)) => Err(Error::IdempotencyKeyReused),
         Some((true, Some(answer), turn, _)) => Ok(Some((answer, turn))),
         Some((true, None, _, at)) if at == boot => Err(Error::IdempotencyInProgress { retry_after: Duration::from_secs(1) }),
-        // A claim of an earlier life without an answer: recovery frees these; here the row is simply taken over.
-        Some((true, None, ..)) => Ok(None),
+        // None, or a claim of an earlier life without an answer: recovery frees these, and here the row is simply taken over.
+        None | Some((true, None, ..)) => Ok(None),
     }
 }
 

@@ -34,7 +34,6 @@ pub struct Hold {
 pub(super) struct HoldSlip {
     pub(super) id: HoldId,
     pub(super) turn: TurnId,
-    pub(super) step: u32,
     pub(super) key: KeyId,
     pub(super) model: ModelRef,
     pub(super) row: Arc<CardRow>,
@@ -237,7 +236,6 @@ fn hold_make(tx: &mut TenantTx<'_>, ask: &HoldAsk, boot: BootId, now: Time) -> R
     Ok(HoldSlip {
         id,
         turn: ask.turn,
-        step: ask.step,
         key: ask.key,
         model: ask.model.clone(),
         row: Arc::clone(&ask.row),

@@ -13,7 +13,8 @@ async fn a_history_that_outgrows_the_window_is_summarised_and_paid() {
     let server = Server::start().await;
     let tenant = server.rich_tenant("Acme").await;
     for wire in Wire::ALL {
-        let config = server.config(&tenant, wire.provider(), "narrow", &json!({"context_policy": "compact", "system_prompt": "Be brief."})).await;
+        let config =
+            server.config(&tenant, wire.provider(), "narrow", &json!({"context_policy": "compact", "system_prompt": "Be brief."})).await;
         let padding = "x".repeat(1_200);
         let mut conversation = serde_json::Value::Null;
         let (mut summarised, mut questions) = (0, 0);

@@ -659,7 +659,7 @@ async fn what_is_not_acceptable_is_422() {
           "type": "http://<address>/docs/errors#context_too_long",
           "title": "The conversation does not fit the model's context window",
           "status": 422,
-          "detail": "The prompt has about 20012 tokens and narrow takes 2500 besides the answer. Begin a new conversation, or set context_policy to truncate.",
+          "detail": "The prompt has about 20012 tokens, more than narrow takes besides the answer. Begin a new conversation, or set context_policy to truncate or compact.",
           "code": "context_too_long",
           "request_id": "<id 1>",
           "errors": []

@@ -101,7 +101,8 @@ async fn from_registration_to_a_conversation() {
           "max_tokens_applied": 4096,
           "context": {
             "turns_left_out": 0,
-            "messages_left_out": 0
+            "messages_left_out": 0,
+            "turns_summarised": 0
           }
         }
     "#);

@@ -124,7 +124,8 @@ async fn a_plain_answer_has_everything() {
           "max_tokens_applied": 4096,
           "context": {
             "turns_left_out": 0,
-            "messages_left_out": 0
+            "messages_left_out": 0,
+            "turns_summarised": 0
           }
         }
     "#);
