@@ -123,17 +123,19 @@ pub fn grant(row: &CardRow, wish: Wish, free: Money, whole: Money) -> Result<Gra
     let wanted = wish.output_tokens.min(row.output_limit).max(1);
     // Useful is what the card says, above any thinking budget, but never more than was asked for.
     let useful = row.output_min.max(wish.output_above.saturating_add(1)).min(wanted);
-    let bound = |output: u32| row.cost_max(input, u64::from(output)).unwrap_or(Money::MAX);
-    let full = bound(wanted);
-    if full <= free {
-        return Ok(Grant { amount: full, output_tokens: wanted });
+    // A bound that does not fit into an amount is above any purse, even the fullest.
+    let bound = |output: u32| row.cost_max(input, u64::from(output));
+    if let Some(amount) = bound(wanted).filter(|full| *full <= free) {
+        return Ok(Grant { amount, output_tokens: wanted });
     }
-    let affordable = row.output_affordable(free, input).map_or(0, |tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
-    if affordable >= useful {
-        return Ok(Grant { amount: bound(affordable), output_tokens: affordable });
+    let affordable = row.output_affordable(free, input).map_or(0, |tokens| u32::try_from(tokens).unwrap_or(u32::MAX)).min(wanted);
+    if let Some(amount) = bound(affordable).filter(|amount| affordable >= useful && *amount <= free) {
+        return Ok(Grant { amount, output_tokens: affordable });
     }
-    let required = bound(useful);
-    Err(if required <= whole { Denied::Reserved { required } } else { Denied::Insufficient { required } })
+    Err(match bound(useful) {
+        Some(required) if required <= whole => Denied::Reserved { required },
+        required => Denied::Insufficient { required: required.unwrap_or(Money::MAX) },
+    })
 }
 
 /// What a call is charged that cost this much and was held at that much, and what falls to the operator: the breach.
@@ -220,6 +222,13 @@ mod tests {
         assert_eq!(grant(&row(), WISH, dollars("0.0075"), dollars("1")), Err(Denied::Reserved { required }));
         let thinking = Wish { output_above: 2_048, ..WISH };
         assert!(matches!(grant(&row(), thinking, dollars("0.0300"), dollars("0.0300")), Err(Denied::Insufficient { .. })));
+    }
+
+    #[test]
+    fn a_bound_that_does_not_fit_is_above_the_fullest_purse() {
+        let row = CardRow { context_window: u64::MAX, output_limit: u32::MAX, ..row() };
+        let wish = Wish { input_tokens_max: u64::MAX, ..WISH };
+        assert_eq!(grant(&row, wish, Money::MAX, Money::MAX), Err(Denied::Insufficient { required: Money::MAX }));
     }
 
     #[test]

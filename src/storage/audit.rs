@@ -42,6 +42,8 @@ struct Walk {
     balance: i128,
     deposited: i128,
     settled: i128,
+    /// Turns with a charge below what its usage cost that no estimate explains, and the entry.
+    cut: Vec<(TurnId, u64)>,
     faults: Vec<String>,
 }
 
@@ -66,12 +68,24 @@ impl Walk {
         self.charge(entry);
     }
 
+    /// An entry that says nothing of itself still stands in the chain.
+    fn unreadable(&mut self, amount: i64, hash: &str) {
+        self.seq += 1;
+        self.balance += i128::from(amount);
+        hash.clone_into(&mut self.hash);
+        self.faults.push(format!("entry {} cannot be read: it was changed", self.seq));
+    }
+
     /// A spend is what its usage costs at its rates, or less where the hold cut it.
     fn charge(&mut self, entry: &LedgerEntry) {
         let (EntryKind::Spend, Some(usage), Some(rates)) = (entry.kind, entry.usage, entry.rates) else { return };
         let charged = -i128::from(entry.amount.nanos());
-        let fits = rates::cost(&rates, usage).is_none_or(|cost| charged <= i128::from(cost.nanos()));
-        self.expect(charged >= 0 && fits, || format!("entry {} charges more than its usage costs at its rates", entry.seq));
+        let cost = rates::cost(&rates, usage).map_or(i128::MAX, |cost| i128::from(cost.nanos()));
+        self.expect((0..=cost).contains(&charged), || format!("entry {} charges more than its usage costs at its rates", entry.seq));
+        // An estimate is cut to its hold without a word; what a vendor reported is not.
+        if let (true, None, Some(turn)) = (charged < cost, &entry.note, entry.turn_id) {
+            self.cut.push((turn, entry.seq));
+        }
     }
 
     fn expect(&mut self, holds: bool, fault: impl FnOnce() -> String) {
@@ -83,9 +97,13 @@ impl Walk {
 }
 
 fn audit(tx: &mut TenantTx<'_>, tenant: TenantId) -> Result<Audit> {
-    let mut walk = Walk { seq: 0, hash: chain_start(tenant), balance: 0, deposited: 0, settled: 0, faults: Vec::new() };
+    let mut walk = Walk { seq: 0, hash: chain_start(tenant), balance: 0, deposited: 0, settled: 0, cut: Vec::new(), faults: Vec::new() };
     tx.query(&format!("SELECT {} FROM ledger WHERE tenant_id = ?1 ORDER BY seq", ledger::COLUMNS), &[], |row| {
-        walk.step(&ledger::entry(row)?);
+        match ledger::entry(row) {
+            Ok(entry) => walk.step(&entry),
+            // No entry of ours reads like this, so someone wrote it; the walk goes on behind it.
+            Err(_) => walk.unreadable(row.int(3)?, row.text(13)?),
+        }
         Ok(())
     })?;
     let sum = |tx: &mut TenantTx<'_>, sql: &str| -> Result<Money> { Ok(tx.first(sql, &[], |row| money(row, 0))?.unwrap_or_default()) };
@@ -101,6 +119,7 @@ fn audit(tx: &mut TenantTx<'_>, tenant: TenantId) -> Result<Audit> {
     walk.expect(seq == walked && head == last, || format!("the wallet's newest entry is {seq}, the ledger's is {walked}"));
     keys(tx, &mut walk)?;
     turns(tx, &mut walk)?;
+    breaches(tx, &mut walk)?;
     Ok(Audit { tenant_id: tenant, entries: walk.seq, deposited, settled, held, faults: walk.faults })
 }
 
@@ -124,6 +143,14 @@ fn keys(tx: &mut TenantTx<'_>, walk: &mut Walk) -> Result<()> {
         },
     )?;
     walk.faults.extend(wrong.into_iter().flatten());
+    let unknown = tx.all(
+        "SELECT DISTINCT key_id FROM (SELECT key_id FROM ledger WHERE tenant_id = ?1 AND kind = 'spend'
+                                      UNION ALL SELECT key_id FROM holds WHERE tenant_id = ?1) AS used
+         WHERE NOT EXISTS (SELECT 1 FROM key_spend k WHERE k.tenant_id = ?1 AND k.key_id = used.key_id)",
+        &[],
+        |row| Ok(format!("key {} stands in ledger or holds and is not known to have spent", row.text_opt(0)?.unwrap_or("of nobody"))),
+    )?;
+    walk.faults.extend(unknown);
     Ok(())
 }
 
@@ -145,16 +172,31 @@ fn turns(tx: &mut TenantTx<'_>, walk: &mut Walk) -> Result<()> {
         },
     )?;
     walk.faults.extend(wrong);
+    // An answer and its entry tell the same usage, in the same words, and the same price of it.
     let unpaid = tx.all(
-        "SELECT m.turn_id
-         FROM (SELECT turn_id, SUM(cost) AS cost FROM messages WHERE tenant_id = ?1 AND role = 'assistant' GROUP BY turn_id) AS m
-         LEFT JOIN (SELECT turn_id, COUNT(*) AS entries FROM ledger WHERE tenant_id = ?1 AND kind = ?2 GROUP BY turn_id) AS l
-             ON l.turn_id = m.turn_id
-         WHERE m.cost > 0 AND l.entries IS NULL",
+        "SELECT m.turn_id, m.cost, l.amount FROM messages m
+         LEFT JOIN (SELECT turn_id, usage, amount FROM ledger WHERE tenant_id = ?1 AND kind = ?2) AS l
+             ON l.turn_id = m.turn_id AND l.usage = '{\"input_tokens\":' || m.input_tokens || ',\"output_tokens\":' || m.output_tokens
+                 || ',\"cache_read_tokens\":' || m.cache_read_tokens || ',\"cache_write_tokens\":' || m.cache_write_tokens || '}'
+         WHERE m.tenant_id = ?1 AND m.role = 'assistant' AND m.cost <> COALESCE(-l.amount, 0)",
         &[Param::Text(EntryKind::Spend.name())],
-        |row| Ok(format!("turn {} was answered at a cost that the ledger never charged", rows::parsed::<TurnId>(row, 0)?)),
+        |row| {
+            let (turn, cost) = (rows::parsed::<TurnId>(row, 0)?, money(row, 1)?);
+            let entry = rows::money_opt(row, 2)?.map_or("no entry tells of it".to_owned(), |amount| format!("its entry is of ${amount}"));
+            Ok(format!("an answer of turn {turn} cost ${cost} for what it used, and {entry}"))
+        },
     )?;
     walk.faults.extend(unpaid);
+    Ok(())
+}
+
+/// Less is charged than the reported usage costs only where the vendor broke its bound, and then the log says so.
+fn breaches(tx: &mut TenantTx<'_>, walk: &mut Walk) -> Result<()> {
+    let logged = "SELECT 1 FROM logs WHERE tenant_id = ?1 AND turn_id = ?2 AND event = 'hold_breach'";
+    for (turn, seq) in std::mem::take(&mut walk.cut) {
+        let told = tx.first(logged, &[Param::Text(&turn.to_string())], |_| Ok(()))?.is_some();
+        walk.expect(told, || format!("entry {seq} charges less than its usage costs, and no breach of its bound was logged"));
+    }
     Ok(())
 }
 

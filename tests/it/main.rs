@@ -32,6 +32,7 @@ mod files; // the files on disk
 mod http; // the server on the wire: framing, limits, streams, TLS
 mod idempotency; // the same request again
 mod isolation; // nobody sees another tenant's data
+mod money; // the proof of docs/money.md: a million operations, a storm of turns, a rule for each way a turn goes
 mod reads; // configs, logs, usage, models, the ledger, the operator's routes
 mod seed; // the walk-through that the product was asked for
 mod tidy; // rules about this repository

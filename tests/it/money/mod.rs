@@ -1,0 +1,29 @@
+//! The proof of docs/money.md: the pure wallet against a second arithmetic, the ledger in SQL against the pure wallet and the auditor, the
+//! auditor against tampering, a rule for each way a turn can go, and a storm of turns against a hostile vendor.
+//!
+//! Continuous integration runs a shortened form; `NIMBLESITE_TEST_FULL=1` runs all of it. A run can be had again with the seed it prints,
+//! as `NIMBLESITE_TEST_SEED`.
+
+mod dice;
+mod ledger;
+mod purse;
+mod rules;
+mod tamper;
+
+use std::env;
+
+/// Whether the whole harness was asked for.
+pub fn full() -> bool {
+    env::var_os("NIMBLESITE_TEST_FULL").is_some_and(|value| value != "0" && !value.is_empty())
+}
+
+/// The seed of this run: given, or of the day's own choice, and always printed.
+pub fn seed(what: &str) -> u64 {
+    let given = env::var("NIMBLESITE_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = given.unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock past 1970");
+        u64::from(now.subsec_nanos()) ^ now.as_secs()
+    });
+    println!("{what}: NIMBLESITE_TEST_SEED={seed}");
+    seed
+}
