@@ -151,7 +151,12 @@ impl World {
     async fn hold(&mut self) {
         let (key, limit) = if self.dice.chance(75) { self.keys[0] } else { *self.dice.pick(&self.keys) };
         let edges = self.edges();
-        let amount = if self.dice.chance(60) { self.dice.below(3_000) } else { self.dice.amount(&edges).unsigned_abs() };
+        let amount = match self.dice.below(4) {
+            0 | 1 => self.dice.below(3_000),
+            // The input is paid and not all of the output.
+            2 => self.purse.available().nanos().unsigned_abs().saturating_sub(self.dice.below(1_000)),
+            _ => self.dice.amount(&edges).unsigned_abs(),
+        };
         let wish = Wish {
             input_tokens_max: amount,
             output_tokens: u32::try_from(self.dice.below(2_000)).expect("small"),
@@ -220,8 +225,9 @@ impl World {
             conversation: ConversationId::new(),
             charge,
             usage: Some(usage),
-            estimated: self.dice.chance(20),
-            breached: breach.is_some(),
+            // An estimate is cut to its hold without a word, which a reported breach is not.
+            estimated: breach.is_some() || self.dice.chance(20),
+            breached: false,
             summary: None,
             end: None,
             logs: Vec::new(),
