@@ -775,6 +775,4 @@ fn every_code_of_the_contract_has_its_test() {
 const NOT_SHOWN: &[&str] = &[
     "internal",        // a defect or a failing machine
     "too_many_checks", // takes more clients at once than a test should be
-    "overloaded",      // likewise
-    "disk_full",       // takes a full disk
 ];

@@ -25,6 +25,7 @@ mod compact; // histories that outgrow the window, summarised
 mod conversations; // memory: variables, truncation, open calls, lists
 mod crash; // kill -9 in the middle of a turn
 mod docs; // what the documents show, run and compared
+mod edges; // odd answers, odd words, limits that are reached
 mod errors; // every refusal of the contract, with its body
 mod failures; // vendors that fail
 mod fake_provider_test; // the vendor itself: a double that lies is worse than none

@@ -109,6 +109,11 @@ fn rate_card() -> String {
         row(provider, "narrow", &format!("{smart}context_window = 3000\noutput_limit = 500\noutput_min = 16\n"));
         row(provider, "free", "input = \"0\"\noutput = \"0\"\ncontext_window = 200000\noutput_limit = 64000\n");
     }
+    row(
+        "fake-anthropic",
+        "bound",
+        &format!("{smart}context_window = 200000\noutput_limit = 64000\noutput_min = 16\nthinking_bound = true\n"),
+    );
     row("dead", "smart", &format!("{smart}context_window = 200000\noutput_limit = 64000\noutput_min = 16\n"));
     row("anthropic", "smart", smart);
     row("echo", "*", "input = \"0\"\noutput = \"0\"\n");
