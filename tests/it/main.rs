@@ -29,6 +29,8 @@ mod edges; // odd answers, odd words, limits that are reached
 mod errors; // every refusal of the contract, with its body
 mod failures; // vendors that fail
 mod fake_provider_test; // the vendor itself: a double that lies is worse than none
+#[cfg(feature = "failpoints")]
+mod faults; // kills at every step and under load, full disks, damage, wrong clocks
 mod files; // the files on disk
 mod http; // the server on the wire: framing, limits, streams, TLS
 mod idempotency; // the same request again

@@ -1,0 +1,304 @@
+//! A disk that is full, fills in mid-turn, or takes no writes: nothing is lost, nothing is charged for nothing, and when there is room again
+//! the server works without a restart.
+//!
+//! Each test mounts a small tmpfs, which only root may do; where it cannot, the test says so.
+
+use super::{ask, kept, message, skipped, sound};
+use crate::{
+    fake_provider::{At, Gate, Reply, Wire},
+    harness::{Process, Server, Settings, Tenant},
+};
+use serde_json::{Value, json};
+use std::{
+    fs::{File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+const MIB: u64 = 1024 * 1024;
+
+/// A small disk of its own, unmounted on every way out. What lies on it must be dropped before.
+struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    fn mount(test: &str, mib: u64) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a directory");
+        let size = format!("size={mib}m,mode=0700");
+        let run = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
+        match run {
+            Ok(output) if output.status.success() => Some(Self { folder }),
+            Ok(output) => {
+                skipped(test, &format!("no tmpfs can be mounted here: {}", String::from_utf8_lossy(&output.stderr).trim()));
+                None
+            }
+            Err(error) => {
+                skipped(test, &format!("there is no mount program: {error}"));
+                None
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path().join("ballast")
+    }
+
+    /// Leaves no byte free.
+    fn fill(&self) {
+        let mut file = OpenOptions::new().create(true).append(true).open(self.ballast()).expect("a file");
+        for size in [MIB as usize, 4096, 1] {
+            let piece = vec![7; size];
+            // The disk ends the loop; the bound is for a disk that is not the small one.
+            for _ in 0..8192 {
+                if file.write_all(&piece).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.ballast()).expect("the ballast");
+    }
+
+    fn remount(&self, mode: &str) -> bool {
+        let option = format!("remount,{mode}");
+        Command::new("mount").args(["-o", &option]).arg(self.path()).status().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let gone =
+            |option: &[&str]| Command::new("umount").args(option).arg(self.folder.path()).status().is_ok_and(|status| status.success());
+        if !gone(&[]) && !gone(&["-l"]) {
+            eprintln!("{} could not be unmounted", self.folder.path().display());
+        }
+    }
+}
+
+struct Scene {
+    server: Server,
+    tenant: Tenant,
+    other: Tenant,
+    config: String,
+    theirs: String,
+    conversation: String,
+}
+
+impl Scene {
+    /// Two tenants on the disk; the first has a conversation.
+    async fn on(disk: &Disk, floor: u64) -> Self {
+        let server = Settings::default().process().within(disk.path()).limit("disk_free_bytes_min", floor).start().await;
+        let (tenant, other) = (server.rich_tenant("Full").await, server.rich_tenant("Beside").await);
+        let config = server.config(&tenant, Wire::Anthropic.provider(), "smart", &json!({})).await;
+        let theirs = server.config(&other, Wire::OpenAi.provider(), "smart", &json!({})).await;
+        server.vendor.then(Reply::text("First answer."));
+        let conversation = server.say(&tenant.key, &config, "First").await;
+        Self { server, tenant, other, config, theirs, conversation }
+    }
+
+    async fn reads_go_on(&self) {
+        for path in [
+            "/api/v1/configs".to_owned(),
+            "/api/v1/conversations".to_owned(),
+            format!("/api/v1/conversations/{}/messages", self.conversation),
+            "/api/v1/wallet".to_owned(),
+            "/api/v1/wallet/ledger".to_owned(),
+            "/api/v1/logs".to_owned(),
+            "/healthz".to_owned(),
+        ] {
+            let key = if path.starts_with("/api") { self.tenant.key.as_str() } else { "" };
+            let answer = self.server.get(&path, key).await;
+            assert_eq!(answer.status, 200, "{path} on a full disk: {}", answer.body);
+        }
+    }
+
+    /// Asks until a turn is answered again.
+    async fn recovers(&self) -> Value {
+        for _ in 0..200 {
+            let answer = self.server.chat(&self.tenant.key, &self.config, &message("Is there room?", Some(&self.conversation))).await;
+            if answer.status == 200 {
+                return answer.json();
+            }
+            assert!([409, 503, 507].contains(&answer.status), "{}", answer.body);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("room came back and the server did not")
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_turns_before_they_cost_anything_and_reads_go_on() {
+    let Some(disk) = Disk::mount("faults::disk::a_full_disk_refuses_turns_before_they_cost_anything_and_reads_go_on", 24) else { return };
+    let scene = Scene::on(&disk, 2 * MIB).await;
+    let Scene { server, tenant, other, config, theirs, conversation } = &scene;
+    let calls = server.vendor.call_count();
+    disk.fill();
+    for _ in 0..3 {
+        server.chat(&tenant.key, config, &message("Too much", Some(conversation))).await.problem(507, "disk_full");
+        server.chat(&other.key, theirs, &message("Too much", None)).await.problem(507, "disk_full");
+    }
+    let streamed = server.request("POST", &format!("/api/v1/chat/{config}"), &tenant.key).header("Accept", "text/event-stream");
+    let streamed = streamed.body(message("Too much", None).to_string()).send().await.expect("an answer");
+    assert_eq!(streamed.status().as_u16(), 507, "a stream is refused before it begins");
+    server.get("/readyz", "").await.problem(507, "disk_full");
+    scene.reads_go_on().await;
+    // What else would be written is refused as clearly, and leaves nothing half done.
+    let body = crate::harness::config_body(&"x".repeat(150), "echo", "echo", &json!({"system_prompt": "long ".repeat(40_000)}));
+    server.post("/api/v1/configs", &tenant.key, &body).await.problem(507, "disk_full");
+    assert_eq!(server.vendor.call_count(), calls, "no vendor was called");
+
+    disk.free();
+    server.vendor.otherwise(Reply::text("There is."));
+    let told = scene.recovers().await;
+    kept(server, tenant, &told);
+    server.say(&other.key, theirs, "Here too").await;
+    server.post("/api/v1/configs", &tenant.key, &body).await.expect(201);
+    server.get("/readyz", "").await.expect(200);
+    sound(server, &[tenant, other]).await;
+    scene.server.done().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_in_mid_turn_keeps_the_answer_waiting_and_loses_nothing() {
+    let Some(disk) = Disk::mount("faults::disk::a_disk_that_fills_in_mid_turn_keeps_the_answer_waiting_and_loses_nothing", 32) else {
+        return;
+    };
+    let mut scene = Scene::on(&disk, MIB).await;
+    // A fresh start leaves no log whose emptying would make room.
+    scene.server.stop().await;
+    scene.server.run().await;
+    let Scene { server, tenant, other, config, theirs, conversation } = &scene;
+    let gate = Gate::new();
+    let long = "All that was said, at length. ".repeat(40_000);
+    server.vendor.when("At length", Reply::text(&long).tokens(100, 4_000).stall(At::AfterHead, &gate));
+    let body = message("At length", Some(conversation));
+    let asking = ask(server, &tenant.key, config, "mid-turn", &body);
+    let filling = async {
+        let calls = server.vendor.call_count();
+        server.vendor.called(calls + 1).await;
+        let held = server.get("/api/v1/wallet", &tenant.key).await.expect(200).text("/held");
+        assert_ne!(held, "0.000000000");
+        disk.fill();
+        gate.open();
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        // It waits with its hold; nobody else of the tenant begins a turn meanwhile, and everybody can read.
+        assert_eq!(server.get("/api/v1/wallet", &tenant.key).await.expect(200).text("/held"), held, "the settle waits for room");
+        let calls = server.vendor.call_count();
+        server.chat(&tenant.key, config, &message("Another", None)).await.problem(507, "disk_full");
+        server.chat(&other.key, theirs, &message("Another", None)).await.problem(507, "disk_full");
+        assert_eq!(server.vendor.call_count(), calls);
+        scene.reads_go_on().await;
+        disk.free();
+        // Room alone does not let the tenant hold again: the waiting step comes first.
+        let answer = server.chat(&tenant.key, config, &message("At once", None)).await;
+        assert!([200, 503].contains(&answer.status), "{}", answer.body);
+    };
+    server.vendor.otherwise(Reply::text("Short."));
+    let (answer, ()) = tokio::join!(asking, filling);
+    let answer = answer.expect("an answer").expect(200);
+    assert_eq!(answer.text("/response"), long, "the whole answer, once there was room");
+    kept(server, tenant, &answer.json());
+    let again = ask(server, &tenant.key, config, "mid-turn", &body).await.expect("an answer").expect(200);
+    assert_eq!((again.header("idempotency-replayed"), &again.body), (Some("true"), &answer.body));
+    scene.recovers().await;
+    server.say(&other.key, theirs, "Here too").await;
+    sound(server, &[tenant, other]).await;
+    scene.server.done().await;
+}
+
+#[tokio::test]
+async fn a_disk_without_a_floor_that_fills_and_frees_again_and_again_costs_nobody_an_answer() {
+    let Some(disk) = Disk::mount("faults::disk::a_disk_without_a_floor_that_fills_and_frees_again_and_again_costs_nobody_an_answer", 32)
+    else {
+        return;
+    };
+    let scene = Scene::on(&disk, 0).await;
+    let Scene { server, tenant, other, config, theirs, .. } = &scene;
+    let long = "A middling answer, long enough to need room. ".repeat(400);
+    server.vendor.otherwise(Reply::text(&long).tokens(50, 500));
+    let rounds = if super::in_full() { 20 } else { 3 };
+    let mut refused = 0;
+    for round in 0..rounds {
+        let some = |number: usize| {
+            let (key, config) = if number % 2 == 0 { (&tenant.key, config) } else { (&other.key, theirs) };
+            let claim = format!("round {round} number {number}");
+            async move {
+                let body = json!({"message": claim});
+                let first = ask(server, key, config, &claim, &body).await.expect("a server that lives");
+                (number, claim.clone(), body, first)
+            }
+        };
+        let asking = futures_util::future::join_all((0..6).map(some));
+        let filling = async {
+            tokio::time::sleep(Duration::from_millis(20 * (round % 5))).await;
+            for _ in 0..3 {
+                disk.fill();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            disk.free();
+        };
+        let (answers, ()) = tokio::join!(asking, filling);
+        for (number, claim, body, first) in answers {
+            let (tenant, config) = if number % 2 == 0 { (tenant, config) } else { (other, theirs) };
+            let told = match first.status {
+                200 => first,
+                503 | 507 => {
+                    refused += 1;
+                    again(server, tenant, config, &claim, &body).await
+                }
+                _ => panic!("{claim}: {}", first.body),
+            };
+            kept(server, tenant, &told.json());
+        }
+    }
+    println!("{refused} of {} requests were refused for want of room, and answered when it was there", rounds * 6);
+    sound(server, &[tenant, other]).await;
+    scene.server.done().await;
+}
+
+/// Asks until it is answered.
+async fn again(server: &Server, tenant: &Tenant, config: &str, claim: &str, body: &Value) -> crate::harness::Answer {
+    for _ in 0..200 {
+        let answer = ask(server, &tenant.key, config, claim, body).await.expect("a server that lives");
+        if answer.status == 200 {
+            return answer;
+        }
+        assert!([409, 503, 507].contains(&answer.status), "{}", answer.body);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{claim}: no answer though there is room")
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_writes_is_told_at_the_start_and_harms_nothing() {
+    let Some(disk) = Disk::mount("faults::disk::a_disk_that_takes_no_writes_is_told_at_the_start_and_harms_nothing", 24) else { return };
+    let mut scene = Scene::on(&disk, MIB).await;
+    scene.server.stop().await;
+    if !disk.remount("ro") {
+        skipped(
+            "faults::disk::a_disk_that_takes_no_writes_is_told_at_the_start_and_harms_nothing",
+            "the disk cannot be made read-only here",
+        );
+        return;
+    }
+    assert!(File::create(disk.path().join("probe")).is_err());
+    let output = Process::command(&scene.server.data()).args(["serve"]).output().await.expect("the binary");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("ead-only"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    assert!(disk.remount("rw"));
+    scene.server.run().await;
+    scene.server.vendor.otherwise(Reply::text("Back."));
+    scene.recovers().await;
+    sound(&scene.server, &[&scene.tenant, &scene.other]).await;
+    scene.server.done().await;
+}

@@ -1,0 +1,135 @@
+//! One turn, alone, killed at every step of its way.
+
+use super::{arm, ask, in_full, kept, message, sound};
+use crate::{
+    fake_provider::{Reply, Wire},
+    harness::{Server, Settings, Tenant},
+};
+use serde_json::json;
+
+/// A step, and how far a turn that is killed there has come.
+struct Step {
+    point: &'static str,
+    /// Its row is committed.
+    opened: bool,
+    /// Its money is set aside.
+    held: bool,
+    /// Its vendor was asked.
+    called: bool,
+    /// Its answer and its charge are committed.
+    stored: bool,
+}
+
+const fn step(point: &'static str, came: &str) -> Step {
+    let came = came.as_bytes();
+    Step { point, opened: !came.is_empty(), held: came.len() > 1, called: came.len() > 2, stored: came.len() > 3 }
+}
+
+/// A letter for each of opened, held, called, stored. The commits are counted from the start of the process: opening the turn, the hold, the
+/// settle.
+const STEPS: [Step; 15] = [
+    step("tenant.before-commit=kill@1", ""),
+    step("tenant.after-commit=kill@1", "o"),
+    step("turn-opened=kill", "o"),
+    step("before-hold=kill", "o"),
+    step("tenant.before-commit=kill@2", "o"),
+    step("tenant.after-commit=kill@2", "oh"),
+    step("after-hold=kill", "oh"),
+    step("before-send=kill", "oh"),
+    step("after-piece=kill", "ohc"),
+    step("after-answer=kill", "ohc"),
+    step("in-settle=kill", "ohc"),
+    step("tenant.before-commit=kill@3", "ohc"),
+    step("tenant.after-commit=kill@3", "ohcs"),
+    step("after-settle=kill", "ohcs"),
+    step("before-told=kill", "ohcs"),
+];
+
+struct Scene {
+    server: Server,
+    tenant: Tenant,
+    config: String,
+    conversation: String,
+}
+
+impl Scene {
+    fn count(&self, sql: &str) -> i64 {
+        self.server.number(&self.tenant.id, sql)
+    }
+
+    /// Vendor calls, ledger entries, messages, broken-off turns, those of them that held money.
+    fn counts(&self) -> [i64; 5] {
+        let interrupted = "SELECT count(*) FROM logs WHERE event = 'interrupted'";
+        [
+            i64::try_from(self.server.vendor.call_count()).expect("few calls"),
+            self.count("SELECT count(*) FROM ledger"),
+            self.count("SELECT count(*) FROM messages"),
+            self.count(interrupted),
+            self.count(&format!("{interrupted} AND operator_cost > 0")),
+        ]
+    }
+
+    async fn kill_at(&mut self, step: &Step) {
+        let point = step.point;
+        let before = self.counts();
+        self.server.kill().await;
+        arm(&mut self.server, point);
+        self.server.run().await;
+        let body = message(&format!("Killed at {point}"), Some(&self.conversation));
+        let told = ask(&self.server, &self.tenant.key, &self.config, point, &body).await;
+        assert!(told.is_none(), "{point} killed nothing: {told:?}");
+        self.server.died().await;
+
+        self.server.env.clear();
+        self.server.run().await;
+        sound(&self.server, &[&self.tenant]).await;
+        let count = i64::from;
+        let after = self.counts();
+        let grown: Vec<i64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+        let cut = step.opened && !step.stored;
+        let expected = [count(step.called), count(step.stored), 2 * count(step.stored), count(cut), count(cut && step.held)];
+        assert_eq!(grown, expected, "{point}: calls, entries, messages, interrupted, interrupted with a hold");
+
+        // The key is free again, or its answer is there; either way one answer and one charge come of it.
+        let answer = ask(&self.server, &self.tenant.key, &self.config, point, &body).await.expect("an answer").expect(200);
+        assert_eq!(answer.header("idempotency-replayed").is_some(), step.stored, "{point}");
+        kept(&self.server, &self.tenant, &answer.json());
+        let calls = self.counts()[0] - before[0];
+        assert_eq!(calls, count(step.called) + count(!step.stored), "{point}: vendor calls");
+        assert_eq!(self.counts()[1] - before[1], 1, "{point}: entries");
+        assert_eq!(self.counts()[2] - before[2], 2, "{point}: messages");
+    }
+}
+
+async fn at_every_step(wire: Wire, steps: impl Iterator<Item = &'static Step>) {
+    let server = Settings::default().process().start().await;
+    server.vendor.otherwise(Reply::text("An answer in full."));
+    let tenant = server.rich_tenant("Killed").await;
+    let config = server.config(&tenant, wire.provider(), "smart", &json!({})).await;
+    let conversation = server.say(&tenant.key, &config, "First").await;
+    let mut scene = Scene { server, tenant, config, conversation };
+    let mut turns = 1;
+    for step in steps {
+        scene.kill_at(step).await;
+        turns += 1;
+    }
+    let Scene { server, tenant, config, conversation } = scene;
+    // The conversation is whole and goes on.
+    let last = server.chat(&tenant.key, &config, &message("Last", Some(&conversation))).await.expect(200);
+    kept(&server, &tenant, &last.json());
+    let history = server.history(&tenant.key, &conversation).await;
+    assert_eq!(history.len(), 2 * (turns + 1), "{history:#?}");
+    server.done().await;
+}
+
+#[tokio::test]
+async fn a_turn_that_is_killed_at_any_step_is_whole_or_was_never_there() {
+    at_every_step(Wire::Anthropic, STEPS.iter()).await;
+}
+
+#[tokio::test]
+async fn other_wires_are_killed_no_differently() {
+    let some = |step: &&Step| in_full() || ["after-piece=kill", "in-settle=kill"].contains(&step.point);
+    at_every_step(Wire::OpenAi, STEPS.iter().filter(some)).await;
+    at_every_step(Wire::Ollama, STEPS.iter().filter(some)).await;
+}
