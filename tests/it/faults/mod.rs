@@ -34,7 +34,7 @@ fn arm(server: &mut Server, points: &str) {
 /// A chat request with an idempotency key; nothing when the connection broke.
 async fn ask(server: &Server, key: &str, config: &str, claim: &str, body: &Value) -> Option<Answer> {
     let request = server.request("POST", &format!("/api/v1/chat/{config}"), key).header("Idempotency-Key", claim);
-    let response = request.body(body.to_string()).send().await.map_err(|error| println!("{claim}: {error:?}")).ok()?;
+    let response = request.body(body.to_string()).send().await.ok()?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body = response.text().await.ok()?;
     Some(Answer { status, headers, body })
