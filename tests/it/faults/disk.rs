@@ -53,7 +53,7 @@ impl Disk {
     /// Leaves no byte free.
     fn fill(&self) {
         let mut file = OpenOptions::new().create(true).append(true).open(self.ballast()).expect("a file");
-        for size in [MIB as usize, 4096, 1] {
+        for size in [1024 * 1024, 4096, 1] {
             let piece = vec![7; size];
             // The disk ends the loop; the bound is for a disk that is not the small one.
             for _ in 0..8192 {
@@ -229,7 +229,7 @@ async fn a_disk_without_a_floor_that_fills_and_frees_again_and_again_costs_nobod
     let mut refused = 0;
     for round in 0..rounds {
         let some = |number: usize| {
-            let (key, config) = if number % 2 == 0 { (&tenant.key, config) } else { (&other.key, theirs) };
+            let (key, config) = if number.is_multiple_of(2) { (&tenant.key, config) } else { (&other.key, theirs) };
             let claim = format!("round {round} number {number}");
             async move {
                 let body = json!({"message": claim});
@@ -251,7 +251,7 @@ async fn a_disk_without_a_floor_that_fills_and_frees_again_and_again_costs_nobod
         };
         let (answers, ()) = tokio::join!(asking, filling);
         for (number, claim, body, first) in answers {
-            let (tenant, config) = if number % 2 == 0 { (tenant, config) } else { (other, theirs) };
+            let (tenant, config) = if number.is_multiple_of(2) { (tenant, config) } else { (other, theirs) };
             let told = match first.status {
                 200 => first,
                 503 | 507 => {
