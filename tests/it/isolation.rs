@@ -112,8 +112,7 @@ async fn no_credential_and_no_wrong_one_opens_anything() {
             Handler::Open(_) | Handler::Credentials(_) | Handler::Ops(_) => continue,
             Handler::Tenant(..) => (&wrong_keys, "invalid_api_key"),
             Handler::TenantOrUser(..) => (&wrong_keys[..6], "invalid_api_key"),
-            Handler::User(_) => (&wrong_tokens, "invalid_token"),
-            Handler::Operator(_) => (&wrong_tokens, "invalid_token"),
+            Handler::User(_) | Handler::Operator(_) => (&wrong_tokens, "invalid_token"),
         };
         call(&server, endpoint, &path, "").await.problem(401, "missing_credentials");
         let mut shown = BTreeSet::new();
@@ -309,7 +308,8 @@ async fn another_tenant_s_ids_answer_as_ids_that_never_were() {
     assert_eq!(told(&real, &a.message), told(&random, &nobodys));
     assert_ne!(server.rows(), rows, "only the conversation that B began");
     let rows = server.rows();
-    let bodies: [(&str, &str, &dyn Fn(&str) -> Value, &str); 4] = [
+    type Body<'a> = &'a dyn Fn(&str) -> Value;
+    let bodies: [(&str, &str, Body<'_>, &str); 4] = [
         (&format!("/api/v1/chat/{mine}"), &b.key, &|id| json!({"message": "go", "conversation_id": id}), &a.conversation),
         (
             &format!("/api/v1/chat/{mine}"),

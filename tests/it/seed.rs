@@ -112,7 +112,7 @@ async fn from_registration_to_a_conversation() {
     assert_eq!(seen.said, ["user: Hello"]);
 
     // Tenant A's configs endpoint never returns tenant B's configs.
-    assert_eq!(server.get("/api/v1/configs", &key).await.expect(200).ids(), [config.clone()]);
+    assert_eq!(server.get("/api/v1/configs", &key).await.expect(200).ids(), std::slice::from_ref(&config));
     assert_eq!(server.get("/api/v1/configs", &other.key).await.expect(200).ids(), Vec::<String>::new());
 
     // Revoking one key does not revoke the whole tenant.

@@ -44,7 +44,7 @@ fn text(value: Option<&Value>) -> &str {
     value.and_then(Value::as_str).unwrap_or_default()
 }
 
-fn list<'a>(value: Option<&'a Value>) -> &'a [Value] {
+fn list(value: Option<&Value>) -> &[Value] {
     value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
@@ -262,7 +262,7 @@ fn openai(fields: &Map<String, Value>, seen: &mut Seen, wrong: &mut Wrong) {
                 if n > 0 {
                     wrong.push(format!("message {n} is a system message in the middle"));
                 }
-                seen.system = text(message.get("content")).to_owned();
+                text(message.get("content")).clone_into(&mut seen.system);
             }
             "user" => seen.said.push(format!("user: {}", text(message.get("content")))),
             "assistant" => {
@@ -361,7 +361,7 @@ fn ollama(fields: &Map<String, Value>, seen: &mut Seen, wrong: &mut Wrong) {
                 if n > 0 {
                     wrong.push(format!("message {n} is a system message in the middle"));
                 }
-                seen.system = said.to_owned();
+                said.clone_into(&mut seen.system);
             }
             "user" => seen.said.push(format!("user: {said}")),
             "assistant" => {

@@ -115,7 +115,16 @@ pub struct Reply {
     /// Where an error is reported inside the stream, and its message.
     pub(super) error: Option<(At, String)>,
     pub(super) repeats_bookkeeping: bool,
-    pub(super) refusal: Option<(u16, Vec<(String, String)>, Option<String>)>,
+    pub(super) refusal: Option<Refusal>,
+}
+
+/// An HTTP error instead of an answer.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(String, String)>,
+    /// The body; the wire's own where there is none.
+    pub(super) body: Option<String>,
 }
 
 impl Reply {
@@ -150,7 +159,7 @@ impl Reply {
     /// An HTTP error status with the wire's own error body.
     pub fn refuse(status: u16) -> Self {
         let mut reply = Self::parts(Vec::new());
-        reply.refusal = Some((status, Vec::new(), None));
+        reply.refusal = Some(Refusal { status, headers: Vec::new(), body: None });
         reply.tokens = Tokens { input: 0, output: 0, cache_read: 0, cache_write: 0 };
         reply
     }
@@ -158,21 +167,21 @@ impl Reply {
     /// An HTTP error status whose body says that the prompt is too long, in the wire's own words.
     pub fn too_long() -> Self {
         let mut reply = Self::refuse(400);
-        reply.refusal = Some((400, Vec::new(), Some("context".to_owned())));
+        reply.refusal = Some(Refusal { status: 400, headers: Vec::new(), body: Some("context".to_owned()) });
         reply
     }
 
     /// An HTTP error status with this body.
     pub fn refuse_with(status: u16, body: &str) -> Self {
         let mut reply = Self::refuse(status);
-        reply.refusal = Some((status, Vec::new(), Some(body.to_owned())));
+        reply.refusal = Some(Refusal { status, headers: Vec::new(), body: Some(body.to_owned()) });
         reply
     }
 
     /// A header of a refusal.
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        if let Some((_, headers, _)) = &mut self.refusal {
-            headers.push((name.to_owned(), value.to_owned()));
+        if let Some(refusal) = &mut self.refusal {
+            refusal.headers.push((name.to_owned(), value.to_owned()));
         }
         self
     }

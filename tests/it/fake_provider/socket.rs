@@ -175,8 +175,8 @@ enum Then {
 }
 
 async fn respond(stream: &mut TcpStream, wire: Wire, model: &str, reply: &Reply, shared: &Shared) -> io::Result<Then> {
-    if let Some((status, headers, body)) = &reply.refusal {
-        return refuse(stream, wire, *status, headers, body.as_deref(), reply).await;
+    if let Some(refusal) = &reply.refusal {
+        return refuse(stream, wire, refusal, reply).await;
     }
     let mut out = Out { stream, shared };
     if let Some(end) = out.station(reply, wire, At::BeforeHead).await? {
@@ -241,18 +241,12 @@ async fn respond(stream: &mut TcpStream, wire: Wire, model: &str, reply: &Reply,
     Ok(Then::Next)
 }
 
-async fn refuse(
-    stream: &mut TcpStream,
-    wire: Wire,
-    status: u16,
-    headers: &[(String, String)],
-    body: Option<&str>,
-    reply: &Reply,
-) -> io::Result<Then> {
+async fn refuse(stream: &mut TcpStream, wire: Wire, refusal: &Refusal, reply: &Reply) -> io::Result<Then> {
     if let Some((At::BeforeHead, gate)) = &reply.stall {
         wait(stream, gate).await?;
     }
-    let body = render::error_body(wire, status, body);
+    let Refusal { status, headers, body } = refusal;
+    let body = render::error_body(wire, *status, body.as_deref());
     let mut head = format!("HTTP/1.1 {status} No\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));

@@ -77,7 +77,7 @@ pub struct Server {
 /// How it runs.
 pub enum Running {
     Inside(Box<Inside>),
-    Process(Process),
+    Process(Box<Process>),
 }
 
 /// The real binary. Killed when dropped.
@@ -164,7 +164,7 @@ impl Server {
         let running = if self.in_process {
             Running::Inside(Box::new(inside(&self.data()).await))
         } else {
-            Running::Process(Process::serve(&self.data(), &self.env).await)
+            Running::Process(Box::new(Process::serve(&self.data(), &self.env).await))
         };
         self.base = match &running {
             Running::Inside(inside) => format!("http://{}", inside.at),
