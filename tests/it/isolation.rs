@@ -225,6 +225,9 @@ impl Belongings {
     }
 }
 
+/// Makes a body that names an id.
+type Body<'a> = &'a dyn Fn(&str) -> Value;
+
 /// Status and body with this id and the request's own masked: what must be equal for an id of another tenant and one of nobody.
 fn told(answer: &Answer, id: &str) -> String {
     assert!(!answer.body.contains(CANARY), "a canary got out: {}", answer.body);
@@ -308,7 +311,6 @@ async fn another_tenant_s_ids_answer_as_ids_that_never_were() {
     assert_eq!(told(&real, &a.message), told(&random, &nobodys));
     assert_ne!(server.rows(), rows, "only the conversation that B began");
     let rows = server.rows();
-    type Body<'a> = &'a dyn Fn(&str) -> Value;
     let bodies: [(&str, &str, Body<'_>, &str); 4] = [
         (&format!("/api/v1/chat/{mine}"), &b.key, &|id| json!({"message": "go", "conversation_id": id}), &a.conversation),
         (
