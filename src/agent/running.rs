@@ -9,7 +9,7 @@ use crate::{
     storage::Claim,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -28,7 +28,7 @@ pub struct TurnEntry {
 
 /// All that runs. Every key begins with the tenant, from a proved credential: another tenant's turn is not found, as one that never was.
 pub struct Running {
-    turns: Mutex<HashMap<(TenantId, TurnId), Kept>>,
+    turns: Mutex<Turns>,
     conversations: Mutex<HashMap<(TenantId, ConversationId), Arc<Semaphore>>>,
     claims: Mutex<HashMap<(TenantId, String), String>>,
     per_tenant: Mutex<HashMap<TenantId, usize>>,
@@ -36,9 +36,51 @@ pub struct Running {
     limits: Limits,
 }
 
-struct Kept {
-    entry: Arc<TurnEntry>,
-    ended: Option<Instant>,
+/// The turns that run, and those that ended not long ago.
+#[derive(Default)]
+struct Turns {
+    running: HashMap<(TenantId, TurnId), Arc<TurnEntry>>,
+    ended: HashMap<(TenantId, TurnId), Arc<TurnEntry>>,
+    /// In the order of their ends, so that the oldest are found without a look at the others.
+    ends: VecDeque<Ended>,
+    /// What the events of the ended ones weigh.
+    ended_bytes: usize,
+}
+
+struct Ended {
+    key: (TenantId, TurnId),
+    at: Instant,
+    bytes: usize,
+}
+
+/// About what an ended turn weighs beside its events, in bytes.
+const ENDED_BYTES: usize = 512;
+
+impl Turns {
+    /// Keeps an ended turn's events for a while, within the limits; the oldest go first.
+    fn end(&mut self, key: (TenantId, TurnId), now: Instant, limits: &Limits) {
+        if let Some(entry) = self.running.remove(&key) {
+            let bytes = entry.feed.bytes();
+            if bytes <= limits.turn_replay_bytes_max {
+                let bytes = bytes + ENDED_BYTES;
+                self.ended_bytes += bytes;
+                self.ended.insert(key, entry);
+                self.ends.push_back(Ended { key, at: now, bytes });
+            }
+        }
+        self.expire(now, limits);
+    }
+
+    fn expire(&mut self, now: Instant, limits: &Limits) {
+        let (bytes_max, kept_for) = (limits.turn_replay_total_bytes_max, limits.turn_replay_ms);
+        while let Some(oldest) = self.ends.front()
+            && (self.ended_bytes > bytes_max || now.duration_since(oldest.at) > kept_for)
+        {
+            self.ended_bytes -= oldest.bytes;
+            self.ended.remove(&oldest.key);
+            self.ends.pop_front();
+        }
+    }
 }
 
 impl Running {
@@ -115,59 +157,34 @@ impl Running {
     /// Makes a turn known, so that it can be followed and cancelled.
     pub fn turn_begin(self: &Arc<Self>, tenant: TenantId, turn: TurnId) -> TurnGuard {
         let entry = Arc::new(TurnEntry { feed: Arc::default(), cancel: CancellationToken::new() });
-        lock(&self.turns).insert((tenant, turn), Kept { entry: Arc::clone(&entry), ended: None });
+        lock(&self.turns).running.insert((tenant, turn), Arc::clone(&entry));
         TurnGuard { running: Arc::clone(self), key: (tenant, turn), entry }
     }
 
     /// A turn of this tenant that runs, or ended not long ago.
     pub fn turn_find(&self, tenant: TenantId, turn: TurnId) -> Option<Arc<TurnEntry>> {
-        let turns = lock(&self.turns);
-        let kept = turns.get(&(tenant, turn))?;
-        let expired = kept.ended.is_some_and(|ended| ended.elapsed() > self.limits.turn_replay_ms);
-        if expired { None } else { Some(Arc::clone(&kept.entry)) }
+        let mut turns = lock(&self.turns);
+        turns.expire(Instant::now(), &self.limits);
+        let key = (tenant, turn);
+        turns.running.get(&key).or_else(|| turns.ended.get(&key)).cloned()
     }
 
     /// How many turns run.
     pub fn turns_running(&self) -> usize {
-        lock(&self.turns).values().filter(|kept| kept.ended.is_none()).count()
+        lock(&self.turns).running.len()
     }
 
     /// Cancels every turn that runs.
     pub fn cancel_all(&self) {
-        for kept in lock(&self.turns).values().filter(|kept| kept.ended.is_none()) {
-            kept.entry.cancel.cancel();
+        for entry in lock(&self.turns).running.values() {
+            entry.cancel.cancel();
         }
     }
 
     /// Cancels every running turn of a tenant.
     pub fn cancel_tenant(&self, tenant: TenantId) {
-        for (_, kept) in lock(&self.turns).iter().filter(|((of, _), kept)| *of == tenant && kept.ended.is_none()) {
-            kept.entry.cancel.cancel();
-        }
-    }
-
-    /// Keeps an ended turn's events for a while, within the limits; the oldest go first.
-    fn turn_ended(&self, key: (TenantId, TurnId)) {
-        let mut turns = lock(&self.turns);
-        let now = Instant::now();
-        let too_large = turns.get(&key).is_some_and(|kept| kept.entry.feed.bytes() > self.limits.turn_replay_bytes_max);
-        if too_large {
-            turns.remove(&key);
-        } else if let Some(kept) = turns.get_mut(&key) {
-            kept.ended = Some(now);
-        }
-        let mut ended: Vec<_> =
-            turns.iter().filter_map(|(key, kept)| kept.ended.map(|ended| (ended, *key, kept.entry.feed.bytes()))).collect();
-        let mut bytes: usize = ended.iter().map(|(.., bytes)| bytes).sum();
-        if bytes > self.limits.turn_replay_total_bytes_max || ended.len() % 64 == 0 {
-            ended.sort_unstable_by_key(|(ended, ..)| *ended);
-            for (ended, key, size) in ended {
-                if bytes <= self.limits.turn_replay_total_bytes_max && now.duration_since(ended) <= self.limits.turn_replay_ms {
-                    break;
-                }
-                turns.remove(&key);
-                bytes -= size;
-            }
+        for (_, entry) in lock(&self.turns).running.iter().filter(|((of, _), _)| *of == tenant) {
+            entry.cancel.cancel();
         }
     }
 }
@@ -238,7 +255,7 @@ impl Drop for TurnGuard {
     fn drop(&mut self) {
         // A driver that panicked left its followers waiting.
         self.entry.feed.push(super::feed::Event::Failed(Error::internal("a turn ended without an outcome")));
-        self.running.turn_ended(self.key);
+        lock(&self.running.turns).end(self.key, Instant::now(), &self.running.limits);
     }
 }
 
@@ -293,6 +310,24 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         assert!(running.turn_find(tenant, turn).is_none());
         assert_eq!(running.turns_running(), 0);
+    }
+
+    #[test]
+    fn ended_turns_are_kept_within_a_bound_and_the_oldest_go_first() {
+        let running = running(|limits| (limits.turn_replay_bytes_max, limits.turn_replay_total_bytes_max) = (2_000, 5_000));
+        let tenant = TenantId::new();
+        let end = |bytes: usize| {
+            let turn = TurnId::new();
+            let guard = running.turn_begin(tenant, turn);
+            guard.entry.feed.push(super::super::feed::Event::Delta("x".repeat(bytes).into()));
+            turn
+        };
+        let turns = [end(1_000), end(3_000), end(1_000), end(1_000), end(1_000)];
+        let found = turns.map(|turn| running.turn_find(tenant, turn).is_some());
+        assert_eq!(found, [false, false, true, true, true], "too old, too large, kept");
+        let kept = lock(&running.turns);
+        assert_eq!((kept.running.len(), kept.ended.len(), kept.ends.len()), (0, 3, 3));
+        assert!(kept.ended_bytes <= 5_000 && kept.ended_bytes > 3_000, "{}", kept.ended_bytes);
     }
 
     #[test]
