@@ -263,7 +263,7 @@ CREATE TABLE ledger (
     usage      TEXT,                                    -- JSON
     rates      TEXT,                                    -- JSON
     created_at INTEGER NOT NULL,
-    hash       TEXT NOT NULL,                           -- blake3 of the hash before and this entry
+    hash       TEXT NOT NULL,                           -- SHA-256 of the hash before and this entry
     PRIMARY KEY (tenant_id, seq)
 ) STRICT;
 CREATE UNIQUE INDEX ledger_by_reference ON ledger (tenant_id, reference) WHERE reference IS NOT NULL;

@@ -331,10 +331,8 @@ pub(super) fn ledger_append(tx: &mut TenantTx<'_>, new: NewEntry) -> Result<Ledg
     };
     entry.hash = wallet::chain_next(&head, &entry);
     let seq = i64::try_from(entry.seq).map_err(Error::internal)?;
-    let json = |value: Option<String>| value;
-    let usage = json(entry.usage.as_ref().map(serde_json::to_string).transpose().map_err(Error::internal)?);
-    let rates = json(entry.rates.as_ref().map(serde_json::to_string).transpose().map_err(Error::internal)?);
-    let text = |value: &'static str| Param::Text(value);
+    let usage = entry.usage.as_ref().map(serde_json::to_string).transpose().map_err(Error::internal)?;
+    let rates = entry.rates.as_ref().map(serde_json::to_string).transpose().map_err(Error::internal)?;
     let turn = entry.turn_id.map(|turn| turn.to_string());
     let key = new.key.map(|key| key.to_string());
     tx.execute(
@@ -343,7 +341,7 @@ pub(super) fn ledger_append(tx: &mut TenantTx<'_>, new: NewEntry) -> Result<Ledg
         &[
             Param::Int(seq),
             Param::Text(&entry.id.to_string()),
-            text(entry.kind.name()),
+            Param::Text(entry.kind.name()),
             Param::Int(entry.amount.nanos()),
             Param::Int(entry.balance.nanos()),
             Param::text_opt(entry.reference.as_deref()),
