@@ -5,7 +5,7 @@ use crate::{
     error::{Error, FieldError, Result},
     ids::MessageId,
     model::{ChatAnswer, ChatInput, Json, Message, Speaker, StoredMessage, ToolCall, ToolResult, ToolResultInput, TurnOutcome},
-    storage::{Admission, NewMessage, OpenTurn},
+    storage::{Admission, NewMessage, OpenTurn, Stored},
     template,
 };
 
@@ -93,8 +93,15 @@ pub fn admit(input: &ChatInput, open: &OpenTurn, system: String) -> Result<Admis
             let results = open.open_calls.iter().map(cancelled).collect();
             Ok(Admission::Go(Admitted { results, text: Some(text.clone()), system }))
         }
-        (None, Some(results)) if open.open_calls.is_empty() => replay(results, open),
-        (None, Some(results)) => Ok(Admission::Go(Admitted { results: matched(results, &open.open_calls)?, text: None, system })),
+        (None, Some(results)) if open.open_calls.is_empty() => replay(results, open).ok_or_else(|| {
+            let message = "no tool call of this conversation is open".to_owned();
+            Error::ToolResultsMismatch { errors: vec![FieldError { pointer: "/tool_results".to_owned(), message }] }
+        }),
+        (None, Some(results)) => match matched(results, &open.open_calls) {
+            Ok(results) => Ok(Admission::Go(Admitted { results, text: None, system })),
+            // The answer to these may have called further tools, and got lost on its way.
+            Err(mismatch) => replay(results, open).ok_or(mismatch),
+        },
         (None, None) => Err(Error::invalid("/message", "is missing")),
     }
 }
@@ -151,33 +158,27 @@ fn matched(results: &[ToolResultInput], calls: &[ToolCall]) -> Result<Vec<ToolRe
             found[at] = Some(ToolResult { tool_call_id, name, content: result.content.clone(), ok: result.ok });
         }
     }
-    for (call, result) in calls.iter().zip(&found) {
-        if result.is_none() && errors.is_empty() {
-            let message = format!("no result for call {} of {}; every open call needs one", call.id, call.name);
-            errors.push(FieldError { pointer: "/tool_results".to_owned(), message });
-        }
+    for (call, _) in calls.iter().zip(&found).filter(|(_, result)| result.is_none()) {
+        let message = format!("no result for call {} of {}; every open call needs one", call.id, call.name);
+        errors.push(FieldError { pointer: "/tool_results".to_owned(), message });
     }
     if errors.is_empty() { Ok(found.into_iter().flatten().collect()) } else { Err(Error::ToolResultsMismatch { errors }) }
 }
 
-/// Results for no open call: the answer again, if they are those that it answered.
-fn replay(results: &[ToolResultInput], open: &OpenTurn) -> Result<Admission<Admitted>> {
-    let nothing_open = || Error::ToolResultsMismatch {
-        errors: vec![FieldError { pointer: "/tool_results".to_owned(), message: "no tool call of this conversation is open".to_owned() }],
-    };
-    let (answer, before) =
-        open.history.split_last().filter(|(last, _)| last.message.role == Speaker::Assistant).ok_or_else(nothing_open)?;
+/// The newest answer again, if these are the results that it answered.
+fn replay(results: &[ToolResultInput], open: &OpenTurn) -> Option<Admission<Admitted>> {
+    let (answer, before) = open.history.split_last().filter(|(last, _)| last.message.role == Speaker::Assistant)?;
     let tail = before.iter().rev().take_while(|stored| stored.message.role == Speaker::Tool).count();
     let answered = &before[before.len() - tail..];
     let calls: Vec<ToolCall> = answered.iter().filter_map(call_of).collect();
-    let same = matched(results, &calls).is_ok_and(|matched| {
-        !matched.is_empty()
-            && matched.iter().zip(answered).all(|(new, old)| new.content == old.message.content && Some(new.ok) == old.message.ok)
-    });
-    if !same {
-        return Err(nothing_open());
-    }
-    Ok(Admission::Replay(TurnOutcome::Answered(Box::new(answer_again(answer, open).ok_or_else(nothing_open)?)), answer.turn_id))
+    let matched = matched(results, &calls).ok().filter(|matched| !matched.is_empty())?;
+    let same = matched.iter().zip(answered).all(|(new, old)| new.content == old.message.content && Some(new.ok) == old.message.ok);
+    let again = if same { answer_again(answer, open)? } else { return None };
+    Some(Admission::Replay(Stored {
+        outcome: TurnOutcome::Answered(Box::new(again)),
+        turn: answer.turn_id,
+        conversation: open.conversation,
+    }))
 }
 
 /// The call that a stored result answered, as far as a result tells.

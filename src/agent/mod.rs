@@ -22,10 +22,10 @@ use crate::{
     error::{Error, Result},
     ids::*,
     metrics::Metrics,
-    model::{ChatAnswer, ChatInput, OnBusy, TurnOutcome},
+    model::{ChatInput, OnBusy, TurnOutcome},
     provider::client::Client,
     rates::RateCard,
-    storage::{Claim, Opened, Principal, Storage, TenantStore, TurnAsk},
+    storage::{Claim, Opened, Principal, Storage, Stored, TenantStore, TurnAsk},
     template,
 };
 use arc_swap::ArcSwap;
@@ -147,6 +147,12 @@ impl Agent {
         }
         input::check(&chat.input, limits)?;
         let claim = claim_of(&chat, limits)?;
+        // The answer that is there already needs no room, no place and no conversation to itself.
+        if let Some(claim) = &claim
+            && let Some(stored) = chat.store.turn_stored(chat.config, claim.clone()).await?
+        {
+            return Ok(replayed(stored));
+        }
         self.disk_check()?;
         chat.store.room_check().await?;
         let slot = running.slot(tenant)?;
@@ -165,7 +171,7 @@ impl Agent {
         };
         let opened = chat.store.turn_open(turn_ask(&chat, conversation, claim), self.admission(&chat)).await?;
         match opened {
-            Opened::Replay(outcome, turn) => Ok(replayed(outcome, turn)),
+            Opened::Replay(stored) => Ok(replayed(stored)),
             Opened::Running(open, admitted) => {
                 crate::failpoint::hit("turn-opened");
                 let turn = open.turn;
@@ -294,19 +300,17 @@ fn claim_of(chat: &Chat, limits: &Limits) -> Result<Option<Claim>> {
     Ok(Some(Claim { key: key.clone(), fingerprint: blake3::hash(&body).to_hex()[..32].to_owned() }))
 }
 
-/// The events of an answer that was given before.
-fn replayed(outcome: TurnOutcome, turn: TurnId) -> Reading {
-    let events = match outcome {
-        TurnOutcome::Answered(answer) => answered_events(Arc::from(answer)),
-        TurnOutcome::Failed(failure) => vec![Event::Failed(failure.into())],
-    };
+/// The events of a turn that ended before.
+fn replayed(stored: Stored) -> Reading {
+    let Stored { outcome, turn, conversation } = stored;
+    let mut events = vec![Event::Started { conversation_id: conversation, turn_id: turn }];
+    match outcome {
+        TurnOutcome::Answered(answer) => {
+            events.extend(answer.response.as_deref().filter(|text| !text.is_empty()).map(|text| Event::Delta(text.into())));
+            events.extend(answer.tool_calls.iter().map(|call| Event::ToolCall(Arc::new(call.clone()))));
+            events.push(Event::Completed(Arc::from(answer), None));
+        }
+        TurnOutcome::Failed(failure) => events.push(Event::Failed(failure.into())),
+    }
     Reading { follower: Follower::new(Feed::replayed(events)), turn, replayed: true }
-}
-
-fn answered_events(answer: Arc<ChatAnswer>) -> Vec<Event> {
-    let mut events = vec![Event::Started { conversation_id: answer.conversation_id, turn_id: answer.turn_id }];
-    events.extend(answer.response.as_deref().filter(|text| !text.is_empty()).map(|text| Event::Delta(text.into())));
-    events.extend(answer.tool_calls.iter().map(|call| Event::ToolCall(Arc::new(call.clone()))));
-    events.push(Event::Completed(answer, None));
-    events
 }

@@ -43,7 +43,7 @@ pub use logs::{LogFilter, UsageAsk, UsageGroup};
 pub use status::Counts;
 pub use steps::{Kept, NewAnswer, NewMessage, Settled, Step, StepEnd};
 pub use tenant::TenantStore;
-pub use turns::{Admission, Claim, OpenTurn, Opened, TurnAsk};
+pub use turns::{Admission, Claim, OpenTurn, Opened, Stored, TurnAsk};
 pub use vitals::Vitals;
 pub use wallet::{CreditInput, Hold, HoldAsk};
 

@@ -94,7 +94,7 @@ pub enum Admission<T> {
     /// Go on, with what the check made of the input.
     Go(T),
     /// The answer is there already; open nothing.
-    Replay(TurnOutcome, TurnId),
+    Replay(Stored),
 }
 
 /// What came of opening a turn.
@@ -102,7 +102,18 @@ pub enum Opened<T> {
     /// It runs; it must be ended by a settle, a refusal or a failure.
     Running(Box<OpenTurn>, T),
     /// The same request was answered before.
-    Replay(TurnOutcome, TurnId),
+    Replay(Stored),
+}
+
+/// What a turn came to that ended before.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// What it came to.
+    pub outcome: TurnOutcome,
+    /// The turn.
+    pub turn: TurnId,
+    /// Its conversation.
+    pub conversation: ConversationId,
 }
 
 impl TenantStore {
@@ -118,18 +129,33 @@ impl TenantStore {
         let (boot, clock, limits) = (self.boot, self.clock, self.limits.clone());
         self.write(move |tx| {
             let now = clock.now();
-            if let Some((outcome, turn)) = claim_check(tx, &ask, boot, now.minus(limits.idempotency_ms))? {
-                return Ok(Opened::Replay(outcome, turn));
+            if let Some(claim) = &ask.claim {
+                let oldest = now.minus(limits.idempotency_ms);
+                tx.execute(
+                    "DELETE FROM idempotency WHERE tenant_id = ?1 AND created_at < ?2 AND status IS NOT NULL",
+                    &[Param::Int(oldest.ms())],
+                )?;
+                if let Some(stored) = claim_check(tx, ask.config, claim, boot, oldest)? {
+                    return Ok(Opened::Replay(stored));
+                }
             }
             let open = turn_load(tx, &ask, limits.history_messages_max)?;
             let admitted = match admit(&open)? {
-                Admission::Replay(outcome, turn) => return Ok(Opened::Replay(outcome, turn)),
+                Admission::Replay(stored) => return Ok(Opened::Replay(stored)),
                 Admission::Go(admitted) => admitted,
             };
             turn_write(tx, &ask, &open, boot, now)?;
             Ok(Opened::Running(Box::new(open), admitted))
         })
         .await
+    }
+
+    /// What the same request was answered before, if it was: to be asked before anything that refuses or delays a new turn.
+    ///
+    /// Fails with `IdempotencyInProgress`, `IdempotencyKeyReused`, and with what storage fails with.
+    pub async fn turn_stored(&self, config: ConfigId, claim: Claim) -> Result<Option<Stored>> {
+        let (boot, oldest) = (self.boot, self.clock.now().minus(self.limits.idempotency_ms));
+        self.read(move |tx| claim_check(tx, config, &claim, boot, oldest)).await
     }
 
     /// Takes back a turn that was refused before any vendor call: no row of it stays, its idempotency key is free again.
@@ -166,21 +192,23 @@ impl TenantStore {
 }
 
 /// The stored answer of this idempotency key, if there is one; an error if its turn still runs or it stands for another request.
-fn claim_check(tx: &mut TenantTx<'_>, ask: &TurnAsk, boot: BootId, oldest: Time) -> Result<Option<(TurnOutcome, TurnId)>> {
-    let Some(claim) = &ask.claim else { return Ok(None) };
-    tx.execute("DELETE FROM idempotency WHERE tenant_id = ?1 AND created_at < ?2 AND status IS NOT NULL", &[Param::Int(oldest.ms())])?;
+fn claim_check(tx: &mut TenantTx<'_>, config: ConfigId, claim: &Claim, boot: BootId, oldest: Time) -> Result<Option<Stored>> {
     let found = tx.first(
-        "SELECT fingerprint, answer, turn_id, boot_id FROM idempotency WHERE tenant_id = ?1 AND route = ?2 AND key = ?3",
-        &[Param::Text(&route(ask.config)), Param::Text(&claim.key)],
+        "SELECT i.fingerprint, i.answer, i.turn_id, i.boot_id, t.conversation_id
+         FROM idempotency i LEFT JOIN turns t ON t.tenant_id = i.tenant_id AND t.id = i.turn_id
+         WHERE i.tenant_id = ?1 AND i.route = ?2 AND i.key = ?3 AND (i.status IS NULL OR i.created_at >= ?4)",
+        &[Param::Text(&route(config)), Param::Text(&claim.key), Param::Int(oldest.ms())],
         |row| {
             let answer: Option<TurnOutcome> = rows::json_opt(row, 1)?;
-            Ok((row.text(0)? == claim.fingerprint, answer, rows::parsed(row, 2)?, rows::parsed::<BootId>(row, 3)?))
+            let (turn, at, conversation) = (rows::parsed(row, 2)?, rows::parsed::<BootId>(row, 3)?, rows::parsed_opt(row, 4)?);
+            Ok((row.text(0)? == claim.fingerprint, answer, turn, at, conversation))
         },
     )?;
     match found {
         Some((false, ..)) => Err(Error::IdempotencyKeyReused),
-        Some((true, Some(answer), turn, _)) => Ok(Some((answer, turn))),
-        Some((true, None, _, at)) if at == boot => Err(Error::IdempotencyInProgress { retry_after: Duration::from_secs(1) }),
+        Some((true, Some(outcome), turn, _, Some(conversation))) => Ok(Some(Stored { outcome, turn, conversation })),
+        Some((true, Some(_), turn, _, None)) => Err(Error::internal(format!("turn {turn} has an answer and no row"))),
+        Some((true, None, _, at, _)) if at == boot => Err(Error::IdempotencyInProgress { retry_after: Duration::from_secs(1) }),
         // None, or a claim of an earlier life without an answer: recovery frees these, and here the row is simply taken over.
         None | Some((true, None, ..)) => Ok(None),
     }

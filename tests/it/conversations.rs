@@ -182,6 +182,8 @@ async fn open_calls_want_their_results_first() {
           ]
         }
     "#);
+    let missing = post(json!({"tool_results": [good("c3")]})).await.problem(422, "tool_results_mismatch").text("/detail");
+    assert!(missing.contains("c1") && missing.contains("c2"), "{missing}");
     post(json!({"tool_results": [good("c1"), good("c2"), good("c3"), good("c4")]})).await.problem(422, "tool_results_mismatch");
     post(json!({"tool_results": [good("c1"), good("c2"), good("c3"), good("c3")]})).await.problem(422, "tool_results_mismatch");
     let unclear = json!([{"name": "look", "result": "a"}, {"name": "look", "result": "b"}, {"name": "listen", "result": "c"}]);

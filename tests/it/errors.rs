@@ -491,13 +491,17 @@ async fn what_conflicts_is_409() {
           "type": "http://<address>/docs/errors#tool_results_mismatch",
           "title": "The tool results do not match the open calls",
           "status": 422,
-          "detail": "/tool_results/0/tool_call_id: c2 is not an open call",
+          "detail": "/tool_results/0/tool_call_id: c2 is not an open call; /tool_results: no result for call c1 of look; every open call needs one",
           "code": "tool_results_mismatch",
           "request_id": "<id 1>",
           "errors": [
             {
               "pointer": "/tool_results/0/tool_call_id",
               "message": "c2 is not an open call"
+            },
+            {
+              "pointer": "/tool_results",
+              "message": "no result for call c1 of look; every open call needs one"
             }
           ]
         }

@@ -153,3 +153,81 @@ async fn the_same_tool_results_again_give_the_same_answer() {
     server.chat(&tenant.key, &config, &other).await.problem(422, "tool_results_mismatch");
     server.done().await;
 }
+
+#[tokio::test]
+async fn results_sent_again_give_the_answer_again_even_if_it_called_further_tools() {
+    let server = Server::start().await;
+    let tenant = server.rich_tenant("Acme").await;
+    let config = server.config(&tenant, "fake-openai", "smart", &json!({"tools_config": ["look", "touch"]})).await;
+    let first_step = Reply::calls(&[("c1", "look", json!({}))]);
+    server.vendor.then(first_step).then(Reply::calls(&[("c2", "touch", json!({}))])).then(Reply::text("Warm."));
+    let first = server.chat(&tenant.key, &config, &json!({"message": "go"})).await.expect(200);
+    let results = |id: &str, content: &str| json!({"conversation_id": first.text("/conversation_id"), "tool_results": [{"tool_call_id": id, "content": content}]});
+    let second = server.chat(&tenant.key, &config, &results("c1", "a tree")).await.expect(200);
+    let again = server.chat(&tenant.key, &config, &results("c1", "a tree")).await.expect(200);
+    assert_eq!((again.json(), again.header("idempotency-replayed")), (second.json(), Some("true")));
+    assert_eq!(again.text("/tool_calls/0/id"), "c2");
+    server.chat(&tenant.key, &config, &results("c1", "a house")).await.problem(422, "tool_results_mismatch");
+    assert_eq!(server.vendor.call_count(), 2);
+    // The calls of that answer are still open.
+    assert_eq!(server.chat(&tenant.key, &config, &results("c2", "bark")).await.expect(200).text("/response"), "Warm.");
+    server.done().await;
+}
+
+#[tokio::test]
+async fn a_failed_stream_replays_its_events_too() {
+    let server = Server::start().await;
+    let tenant = server.rich_tenant("Acme").await;
+    let config = server.config(&tenant, "fake-openai", "smart", &json!({})).await;
+    server.vendor.then(Reply::refuse(400));
+    let mut shown = Vec::new();
+    for n in 0..2 {
+        let request = server.request("POST", &format!("/api/v1/chat/{config}"), &tenant.key).header("Idempotency-Key", "s1");
+        let mut events = Events::of(request.body("{\"message\": \"go\", \"stream\": true}").send().await.unwrap(), 0);
+        assert_eq!(events.header("idempotency-replayed"), (n == 1).then_some("true"));
+        let rest = events.rest().await;
+        assert_eq!(rest.iter().map(|event| event.name.as_str()).collect::<Vec<_>>(), ["turn.started", "error"]);
+        assert_eq!(rest[1].data["code"], "provider_error");
+        shown.push(rest[0].data.clone());
+    }
+    assert_eq!(shown[0], shown[1]);
+    assert_eq!(server.vendor.call_count(), 1);
+    server.done().await;
+}
+
+#[tokio::test]
+async fn a_stored_answer_waits_for_no_other_turn() {
+    let server = Server::start().await;
+    let tenant = server.rich_tenant("Acme").await;
+    let config = server.config(&tenant, "fake-anthropic", "smart", &json!({})).await;
+    server.vendor.then(Reply::text("Hello."));
+    let conversation = server.chat(&tenant.key, &config, &json!({"message": "hi"})).await.expect(200).text("/conversation_id");
+    let body = json!({"message": "go", "conversation_id": conversation, "on_busy": "reject"});
+    server.vendor.then(Reply::text("Once."));
+    let first = keyed(&server, &tenant, &config, "k1", &body).await.expect(200);
+    let gate = Gate::new();
+    server.vendor.then(Reply::text("Slow.").stall(At::BeforeHead, &gate));
+    let other = json!({"message": "and?", "conversation_id": conversation});
+    let (slow, ()) = tokio::join!(server.chat(&tenant.key, &config, &other), async {
+        server.vendor.called(3).await;
+        assert_eq!(keyed(&server, &tenant, &config, "k1", &body).await.expect(200).json(), first.json());
+        keyed(&server, &tenant, &config, "k2", &body).await.problem(409, "conversation_busy");
+        gate.open();
+    });
+    slow.expect(200);
+    server.done().await;
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_read_is_refused_and_not_left_out() {
+    let server = Server::start().await;
+    let tenant = server.rich_tenant("Acme").await;
+    let config = server.config(&tenant, "fake-anthropic", "smart", &json!({})).await;
+    for key in ["zw\u{f6}lf", ""] {
+        let key = reqwest::header::HeaderValue::from_bytes(key.as_bytes()).unwrap();
+        let request = server.request("POST", &format!("/api/v1/chat/{config}"), &tenant.key).header("Idempotency-Key", key);
+        Answer::read(request.body("{\"message\": \"go\"}").send().await.unwrap()).await.problem(422, "validation_failed");
+    }
+    assert_eq!(server.vendor.call_count(), 0);
+    server.done().await;
+}

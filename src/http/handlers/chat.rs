@@ -17,6 +17,7 @@ use crate::{
     },
     ids::{ConfigId, RequestId, TurnId},
     model::{ChatAnswer, ChatInput, Role},
+    money::Money,
     storage::Principal,
 };
 use bytes::Bytes;
@@ -116,7 +117,7 @@ async fn chat(call: &TenantCall<'_>) -> Result<Reply> {
             store: call.store.clone(),
             config,
             input,
-            idempotency_key: request.header("idempotency-key").map(str::to_owned),
+            idempotency_key: idempotency_key(request)?,
             request: request.id,
             arrived: request.arrived,
         })
@@ -125,20 +126,35 @@ async fn chat(call: &TenantCall<'_>) -> Result<Reply> {
     // Before the first event an error is a plain problem with its status.
     let first = follower.next().await.ok_or_else(|| Error::internal("a turn without an event"))?;
     if let Event::Failed(error) = first.1 {
-        return if replayed { Ok(marked(Reply::problem(error), turn, true)) } else { Err(error) };
+        return Err(error);
     }
     let reply = if stream {
         let events = watched(call, Some(first), follower, request.id);
-        Reply::Events { events, headers: Vec::new() }.with_header("x-credit-available", call.store.wallet_read().await?.available)
+        with_credit(call, Reply::Events { events, headers: Vec::new() }, None).await
     } else {
         plain(call, follower).await?
     };
-    Ok(marked(reply, turn, replayed))
+    let reply = reply.with_header("x-turn-id", turn);
+    Ok(if replayed { reply.with_header("idempotency-replayed", "true") } else { reply })
 }
 
-fn marked(reply: Reply, turn: TurnId, replayed: bool) -> Reply {
-    let reply = reply.with_header("x-turn-id", turn);
-    if replayed { reply.with_header("idempotency-replayed", "true") } else { reply }
+/// The header as it was sent. One that cannot be read is refused: without its key the same request again would be paid again.
+fn idempotency_key(request: &Request) -> Result<Option<String>> {
+    let Some(value) = request.headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().map_err(|_| Error::invalid("Idempotency-Key", "expected printable ASCII characters"))?;
+    Ok(Some(key.to_owned()))
+}
+
+/// The answer with what the tenant has left. That this cannot be read does not take back an answer that is there.
+async fn with_credit(call: &TenantCall<'_>, reply: Reply, available: Option<Money>) -> Reply {
+    let available = match available {
+        Some(available) => Some(available),
+        None => call.store.wallet_read().await.ok().map(|wallet| wallet.available),
+    };
+    match available {
+        Some(available) => reply.with_header("x-credit-available", available),
+        None => reply,
+    }
 }
 
 fn wants_events(request: &Request) -> bool {
@@ -152,11 +168,7 @@ async fn plain(call: &TenantCall<'_>, mut follower: Follower) -> Result<Reply> {
     while let Some((_, event)) = follower.next().await {
         match event {
             Event::Completed(answer, available) => {
-                let available = match available {
-                    Some(available) => available,
-                    None => call.store.wallet_read().await?.available,
-                };
-                return Ok(Reply::ok(&*answer)?.with_header("x-credit-available", available));
+                return Ok(with_credit(call, Reply::ok(&*answer)?, available).await);
             }
             // What failed after its first event is in the tenant's log already; it is no refusal.
             Event::Failed(error) => return Ok(Reply::problem(error)),
@@ -204,14 +216,15 @@ struct Watch {
 
 impl Watch {
     async fn run(self, first: Option<(usize, Event)>, mut follower: Follower) {
-        if let Some((seq, event)) = first
-            && !self.pass_on(seq, event).await
-        {
-            return;
+        let mut seq = 0;
+        if let Some((at, event)) = first {
+            seq = at;
+            if !self.pass_on(at, event).await {
+                return;
+            }
         }
         let every: Duration = self.app.config.limits.stream_check_ms;
         let mut check = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
-        let mut seq = 0;
         loop {
             tokio::select! {
                 next = follower.next() => {
