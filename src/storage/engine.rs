@@ -191,6 +191,9 @@ pub(super) trait Engine: Send + Sync + 'static {
     /// How many tenants' databases are open. Cheap.
     fn tenants_open(&self) -> usize;
 
+    /// Whether the data's disk takes writes: an empty transaction would not notice that it does not. Blocks.
+    fn write_check(&self) -> Result<()>;
+
     /// What is free for us on the data's disk, in bytes.
     fn disk_free_bytes(&self) -> Result<u64>;
 

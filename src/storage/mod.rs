@@ -122,8 +122,10 @@ impl Storage {
         self.inner.engine.close();
     }
 
-    /// Whether the catalog can be written.
+    /// Whether the catalog can be written, and the disk takes what is written to it.
     pub async fn ready(&self) -> Result<()> {
+        let engine = Arc::clone(&self.inner.engine);
+        tokio::task::spawn_blocking(move || engine.write_check()).await.map_err(Error::internal)??;
         self.catalog_write(|_| Ok(())).await
     }
 

@@ -72,6 +72,7 @@ impl Storage {
             keys::key_insert(tx, &first, &row_key, &hash, now)
         })
         .await?;
+        crate::failpoint::hit("tenant-row");
         if let Err(error) = self.tenant_file_create(id, &name).await {
             // Best effort: what stays is `creating`, which nobody sees and the next start removes.
             if let Err(error) = self.tenant_erase(id).await {
@@ -79,7 +80,9 @@ impl Storage {
             }
             return Err(error);
         }
+        crate::failpoint::hit("tenant-file");
         self.catalog_write(move |tx| state_set(tx, id, "creating", "active", now)).await?;
+        crate::failpoint::hit("tenant-active");
         let api_key = key.text().expose().to_owned();
         Ok(TenantCreated { id, name, role: Role::Owner, created_at: now, api_key, api_key_id: key_id })
     }

@@ -390,6 +390,7 @@ pub(super) fn recover(tx: &mut TenantTx<'_>, boot: BootId, now: Time) -> Result<
         tracing::warn!(turns = turns.len(), holds = holds.len(), "closed what an earlier run of the server left open in a tenant");
     }
     tx.execute("DELETE FROM idempotency WHERE tenant_id = ?1 AND status IS NULL AND boot_id <> ?2", &[Param::Text(&boot)])?;
+    crate::failpoint::hit("in-recovery");
     Ok(turns.len() as u64)
 }
 

@@ -96,3 +96,26 @@ impl<T> Told<T> for rusqlite::Result<T> {
         self.map_err(|error| health.error(error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::{Error as Sqlite, ffi};
+
+    #[test]
+    fn a_failing_machine_is_told_from_a_defect_and_damage_is_remembered() {
+        let failure = |code| Sqlite::SqliteFailure(ffi::Error::new(code), None);
+        let folder = std::env::temp_dir();
+        let tenant = Health::of_tenant(TenantId::new(), &folder, false);
+        for code in [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_READONLY, ffi::SQLITE_CANTOPEN, ffi::SQLITE_PERM] {
+            assert_eq!(tenant.error(failure(code)), Error::TenantUnavailable, "{code}");
+        }
+        assert!(!tenant.is_corrupt(), "a disk that fails is no damage: it is tried again");
+        assert_eq!(tenant.error(failure(ffi::SQLITE_FULL)), Error::DiskFull);
+        assert!(matches!(tenant.error(failure(ffi::SQLITE_BUSY)), Error::Overloaded { .. }));
+        assert!(matches!(tenant.error(failure(ffi::SQLITE_CONSTRAINT)), Error::Internal { .. }));
+        assert!(matches!(Health::new("catalog", &folder).error(failure(ffi::SQLITE_IOERR_WRITE)), Error::Internal { .. }));
+        assert_eq!(tenant.error(failure(ffi::SQLITE_CORRUPT)), Error::TenantUnavailable);
+        assert!(tenant.is_corrupt());
+    }
+}

@@ -266,6 +266,10 @@ impl Engine for Sqlite {
         self.tenants.open_count()
     }
 
+    fn write_check(&self) -> Result<()> {
+        self.directory.write_check()
+    }
+
     fn disk_free_bytes(&self) -> Result<u64> {
         directory::disk_free_bytes(self.directory.root())
     }

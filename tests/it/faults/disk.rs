@@ -13,7 +13,7 @@ use std::{
     fs::{File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
     time::Duration,
 };
 
@@ -22,24 +22,65 @@ const MIB: u64 = 1024 * 1024;
 /// A small disk of its own, unmounted on every way out. What lies on it must be dropped before.
 struct Disk {
     folder: tempfile::TempDir,
+    /// The file that an ext4 disk is made of.
+    image: Option<tempfile::NamedTempFile>,
 }
 
 impl Disk {
     fn mount(test: &str, mib: u64) -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a directory");
+        let disk = Self { folder: tempfile::tempdir().expect("a directory"), image: None };
         let size = format!("size={mib}m,mode=0700");
-        let run = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
-        match run {
-            Ok(output) if output.status.success() => Some(Self { folder }),
-            Ok(output) => {
-                skipped(test, &format!("no tmpfs can be mounted here: {}", String::from_utf8_lossy(&output.stderr).trim()));
-                None
-            }
-            Err(error) => {
-                skipped(test, &format!("there is no mount program: {error}"));
-                None
-            }
+        let run = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(disk.path()).output();
+        worked(test, "mount a tmpfs", run).then_some(disk)
+    }
+
+    /// An ext4 disk, which can be made to break down.
+    fn mount_ext4(test: &str, mib: u64) -> Option<Self> {
+        let image = tempfile::NamedTempFile::new().expect("a file");
+        image.as_file().set_len(mib * MIB).expect("a size");
+        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image.path()).output();
+        if !worked(test, "make an ext4 disk", made) {
+            return None;
         }
+        let disk = Self { folder: tempfile::tempdir().expect("a directory"), image: Some(image) };
+        let run = disk.attach();
+        if !worked(test, "mount an ext4 disk", run) {
+            return None;
+        }
+        if !disk.switch().exists() {
+            skipped(test, "this kernel cannot make an ext4 disk break down");
+            return None;
+        }
+        Some(disk)
+    }
+
+    fn attach(&self) -> std::io::Result<Output> {
+        let image = self.image.as_ref().expect("an ext4 disk");
+        Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(image.path()).arg(self.path()).output()
+    }
+
+    /// Where the kernel is told that the disk has an error.
+    fn switch(&self) -> PathBuf {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").expect("the mounts");
+        let here = self.path().to_string_lossy();
+        let device = mounts.lines().find(|line| line.split(' ').nth(1) == Some(&here)).and_then(|line| line.split(' ').next());
+        let name = device.and_then(|device| device.rsplit('/').next()).unwrap_or("none");
+        Path::new("/sys/fs/ext4").join(name).join("trigger_fs_error")
+    }
+
+    /// From now on the disk takes no writes, whoever has a file open.
+    fn break_down(&self) {
+        std::fs::write(self.switch(), "1").expect("the kernel does as it is told");
+        assert!(File::create(self.path().join("probe")).is_err(), "the disk takes writes still");
+    }
+
+    /// Checks the disk and mounts it anew, as an operator does. Nobody may have a file open on it.
+    fn mend(&self) {
+        assert!(Command::new("umount").arg(self.path()).status().expect("umount").success(), "the disk is in use");
+        let image = self.image.as_ref().expect("an ext4 disk");
+        let checked = Command::new("e2fsck").args(["-f", "-p"]).arg(image.path()).output().expect("e2fsck");
+        assert!(checked.status.code().is_some_and(|code| code <= 1), "{checked:?}");
+        assert!(self.attach().expect("mount").status.success());
     }
 
     fn path(&self) -> &Path {
@@ -74,8 +115,28 @@ impl Disk {
     }
 }
 
+/// Whether a command did what it should; a test that cannot go on says so.
+fn worked(test: &str, what: &str, run: std::io::Result<Output>) -> bool {
+    match run {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            skipped(test, &format!("cannot {what} here: {}", String::from_utf8_lossy(&output.stderr).trim()));
+            false
+        }
+        Err(error) => {
+            skipped(test, &format!("cannot {what} here: {error}"));
+            false
+        }
+    }
+}
+
 impl Drop for Disk {
     fn drop(&mut self) {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let here = self.path().to_string_lossy().into_owned();
+        if !mounts.lines().any(|line| line.split(' ').nth(1) == Some(&here)) {
+            return;
+        }
         let gone =
             |option: &[&str]| Command::new("umount").args(option).arg(self.folder.path()).status().is_ok_and(|status| status.success());
         if !gone(&[]) && !gone(&["-l"]) {
@@ -303,5 +364,52 @@ async fn a_disk_that_takes_no_writes_is_told_at_the_start_and_harms_nothing() {
     scene.server.vendor.otherwise(Reply::text("Back."));
     scene.recovers().await;
     sound(&scene.server, &[&scene.tenant, &scene.other]).await;
+    scene.server.done().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_breaks_down_in_mid_turn_answers_nothing_that_is_not_stored() {
+    let Some(disk) = Disk::mount_ext4("faults::disk::a_disk_that_breaks_down_in_mid_turn_answers_nothing_that_is_not_stored", 48) else {
+        return;
+    };
+    let mut scene = Scene::on(&disk, MIB).await;
+    // What the test itself wrote, the server's settings, must not be lost with the disk. What the server wrote is its own affair.
+    for name in ["nimblesite.toml", "models.toml"] {
+        File::open(scene.server.data().join(name)).and_then(|file| file.sync_all()).expect("a file on the disk");
+    }
+    let Scene { server, tenant, other, config, theirs, conversation } = &scene;
+    let gate = Gate::new();
+    server.vendor.when("In the middle", Reply::text("Lost with the disk.").stall(At::AfterHead, &gate));
+    let body = message("In the middle", Some(conversation));
+    let asking = ask(server, &tenant.key, config, "broken", &body);
+    let breaking = async {
+        let calls = server.vendor.call_count();
+        server.vendor.called(calls + 1).await;
+        disk.break_down();
+        gate.open();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let calls = server.vendor.call_count();
+        server.chat(&tenant.key, config, &message("Another", None)).await.problem(503, "tenant_unavailable");
+        server.chat(&other.key, theirs, &message("Another", None)).await.problem(503, "tenant_unavailable");
+        assert_eq!(server.vendor.call_count(), calls, "no vendor is called for what cannot be stored");
+        scene.reads_go_on().await;
+        assert!(server.get("/readyz", "").await.status >= 500, "a server that cannot write is not ready");
+        let pid = server.pid().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)).expect("a process");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill -9");
+    };
+    let (told, ()) = tokio::join!(asking, breaking);
+    assert!(told.is_none(), "an answer was told that is not stored: {told:?}");
+    scene.server.died().await;
+    disk.mend();
+    scene.server.run().await;
+    let Scene { server, tenant, other, config, theirs, .. } = &scene;
+    sound(server, &[tenant, other]).await;
+    assert_eq!(server.number(&tenant.id, "SELECT count(*) FROM logs WHERE event = 'interrupted' AND operator_cost > 0"), 1);
+    let again = ask(server, &tenant.key, config, "broken", &body).await.expect("an answer").expect(200);
+    kept(server, tenant, &again.json());
+    server.vendor.otherwise(Reply::text("Back."));
+    scene.recovers().await;
+    server.say(&other.key, theirs, "Here too").await;
+    sound(server, &[tenant, other]).await;
     scene.server.done().await;
 }

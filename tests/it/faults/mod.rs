@@ -3,6 +3,7 @@
 //!
 //! `NIMBLESITE_TEST_FULL=1` runs the long variants; docs/testing.md has the command.
 
+mod catalog;
 mod clock;
 mod copies;
 mod damage;

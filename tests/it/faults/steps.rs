@@ -133,3 +133,42 @@ async fn other_wires_are_killed_no_differently() {
     at_every_step(Wire::OpenAi, STEPS.iter().filter(some)).await;
     at_every_step(Wire::Ollama, STEPS.iter().filter(some)).await;
 }
+
+#[tokio::test]
+async fn a_summary_that_was_paid_is_kept_when_the_turn_behind_it_is_killed() {
+    let mut server = Settings::default().process().start().await;
+    let tenant = server.rich_tenant("Compact").await;
+    let extra = json!({"context_policy": "compact", "system_prompt": "Be brief."});
+    let config = server.config(&tenant, Wire::Anthropic.provider(), "narrow", &extra).await;
+    let padding = "x".repeat(1_200);
+    server.vendor.when("What was said then:", Reply::text("A summary.").tokens(900, 10));
+    server.vendor.otherwise(Reply::text(&format!("An answer. {padding}")).tokens(700, 400));
+    let mut conversation: Option<String> = None;
+    for number in 0..8 {
+        let claim = format!("question {number}");
+        let body = message(&format!("{claim} {padding}"), conversation.as_deref());
+        server.kill().await;
+        // The second hold of one turn: its summary is stored and paid, its answer is not asked for.
+        arm(&mut server, "before-hold=kill@2");
+        server.run().await;
+        if let Some(answer) = ask(&server, &tenant.key, &config, &claim, &body).await {
+            conversation = Some(answer.expect(200).text("/conversation_id"));
+            continue;
+        }
+        server.died().await;
+        server.env.clear();
+        server.run().await;
+        sound(&server, &[&tenant]).await;
+        let calls = server.vendor.call_count();
+        let entries = server.number(&tenant.id, "SELECT count(*) FROM ledger");
+        let told = ask(&server, &tenant.key, &config, &claim, &body).await.expect("an answer").expect(200);
+        assert_eq!(server.vendor.call_count(), calls + 1, "the summary is not made again");
+        assert_eq!(server.number(&tenant.id, "SELECT count(*) FROM ledger"), entries + 1, "nor paid again");
+        assert!(told.at("/context/turns_summarised").as_u64() > Some(0), "{}", told.body);
+        kept(&server, &tenant, &told.json());
+        sound(&server, &[&tenant]).await;
+        server.done().await;
+        return;
+    }
+    panic!("nothing was summarised");
+}

@@ -302,7 +302,11 @@ impl Process {
         let log = tokio::spawn(async move {
             let mut lines = BufReader::new(stderr).lines();
             let mut log = String::new();
+            let shown = std::env::var_os("NIMBLESITE_TEST_LOG").is_some();
             while let Ok(Some(line)) = lines.next_line().await {
+                if shown {
+                    eprintln!("server: {line}");
+                }
                 if log.len() < 64 * 1024 {
                     log.push_str(&line);
                     log.push('\n');
