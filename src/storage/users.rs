@@ -52,7 +52,7 @@ impl Storage {
         let (now, mail_ms, invitation_ms) = (self.inner.clock.now(), self.inner.limits.mail_token_ms, self.inner.limits.invitation_ms);
         self.catalog_write(move |tx| {
             let account = catalog::account_by_email(tx, &email)?;
-            let allowed = signup == Signup::Open || (account.is_none() && invited(tx, &email, now.minus(invitation_ms))?);
+            let allowed = signup == Signup::Open || invited(tx, &email, now.minus(invitation_ms))?;
             if !allowed {
                 return Err(Error::SignupClosed);
             }
