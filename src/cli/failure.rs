@@ -57,6 +57,11 @@ pub(super) fn say(error: &Error) -> String {
             };
             errors.iter().map(line).collect::<Vec<_>>().join("\n       ")
         }
+        // No command adds members: who belongs is the tenant's own affair.
+        Error::NotFound { what: "member", .. } => {
+            "the user is no member of this tenant; an admin adds members with POST /api/v1/members".to_owned()
+        }
+        Error::NotFound { what: "key", id } => format!("there is no key {id}; `nimblesite key list --tenant ID` shows a tenant's"),
         Error::NotFound { what, id } => format!("there is no {what} {id}; `nimblesite {what} list` shows what there is"),
         Error::EmailNotVerified => "the address is not verified; `nimblesite user verify EMAIL` marks it so".to_owned(),
         Error::TenantUnavailable => "the tenant's file cannot be opened; `nimblesite doctor` says why".to_owned(),

@@ -171,15 +171,21 @@ impl Desk {
         Ok(())
     }
 
+    /// The settings in force, for what needs a data directory that is there.
+    fn config_of_data(&self) -> Result<Config, Failure> {
+        let (config, _) = self.config(Vec::new())?;
+        if config.data.is_dir() {
+            return Ok(config);
+        }
+        let data = config.data.display();
+        Err(Failure::Failed(format!(
+            "there is no data directory {data}; `nimblesite serve` and `nimblesite user create` make one, --data names another"
+        )))
+    }
+
     /// Runs work on the data directory's rows.
     fn with_storage(&self, work: impl AsyncFnOnce(Room) -> Done) -> Done {
-        let (config, _) = self.config(Vec::new())?;
-        if !config.data.is_dir() {
-            let data = config.data.display();
-            return Err(Failure::Failed(format!(
-                "there is no data directory {data}; `nimblesite serve` and `nimblesite user create` make one, --data names another"
-            )));
-        }
+        let config = self.config_of_data()?;
         runtime(&config)?.block_on(async {
             let storage = Storage::open(&config.data, Mode::Beside, &config.limits)?;
             let room = Room { out: self.out, operator: storage.operator_here(), storage: storage.clone(), config };

@@ -124,7 +124,7 @@ fn delete(desk: &Desk, id: TenantId, yes: bool) -> Done {
         let text = format!("this removes every byte of tenant {id} for good; run it again with --yes if that is meant");
         return Err(Failure::Usage(text));
     }
-    let (config, _) = desk.config(Vec::new())?;
+    let config = desk.config_of_data()?;
     runtime(&config)?.block_on(async {
         match control::ask(&config.data, &control::Ask::TenantDelete { tenant_id: id }).await? {
             Some(control::Told::Done) => {}

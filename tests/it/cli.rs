@@ -75,7 +75,8 @@ async fn wrong_usage_ends_with_2_and_failure_with_1() {
     run(&data, &["user", "list"]).await.complains(1, "there is no data directory");
     assert!(run(&data, &["--help"]).await.expect(0).contains("nimblesite demo"));
     assert!(run(&data, &["--version"]).await.expect(0).starts_with("nimblesite "));
-    assert!(!dir.path().join("none").join("catalog.db").exists(), "none of these makes a data directory with a catalog");
+    run(&data, &["tenant", "delete", id, "--yes"]).await.complains(1, "there is no data directory");
+    assert!(!data.exists(), "none of these makes a data directory");
 }
 
 #[tokio::test]
