@@ -42,7 +42,7 @@ codes! {
     INSUFFICIENT_ROLE 403 "insufficient_role" "The key's role may not do this"
         "The route needs a stronger role than the key or its user's membership has.";
     EMAIL_NOT_VERIFIED 403 "email_not_verified" "The e-mail address is not verified"
-        "Open the link in the verification mail, or register again to get a new one.";
+        "POST the token from the verification mail to `/api/v1/auth/verify`, or register again to get a new one.";
     TENANT_SUSPENDED 403 "tenant_suspended" "The tenant is suspended"
         "The operator stopped this tenant's chat. Reading still works.";
     SIGNUP_CLOSED 403 "signup_closed" "Sign-up is closed"

@@ -112,7 +112,7 @@ pub fn problem_of(error: &Error) -> ProblemParts {
         Error::InsufficientRole { needed } => {
             new(codes::INSUFFICIENT_ROLE, format!("This needs the role {needed} or a stronger one. An admin can make such a key, if your membership allows it.")).with("required_role", json!(needed))
         }
-        Error::EmailNotVerified => new(codes::EMAIL_NOT_VERIFIED, "Open the link in the verification mail first; registering again sends a new one."),
+        Error::EmailNotVerified => new(codes::EMAIL_NOT_VERIFIED, "POST the token from the verification mail to /api/v1/auth/verify first; registering again sends a new one."),
         Error::TenantSuspended => new(codes::TENANT_SUSPENDED, "The operator has suspended this tenant: reading works, chat does not. Ask the operator."),
         Error::SignupClosed => new(codes::SIGNUP_CLOSED, "Sign-up is closed on this server. Ask its operator, or a tenant's admin, for an invitation."),
 

@@ -195,7 +195,7 @@ async fn who_is_not_known_is_401_or_403() {
           "type": "http://<address>/docs/errors#email_not_verified",
           "title": "The e-mail address is not verified",
           "status": 403,
-          "detail": "Open the link in the verification mail first; registering again sends a new one.",
+          "detail": "POST the token from the verification mail to /api/v1/auth/verify first; registering again sends a new one.",
           "code": "email_not_verified",
           "request_id": "<id 1>",
           "errors": []
