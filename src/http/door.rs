@@ -87,7 +87,7 @@ impl Door {
 
     /// Credential, rate, role.
     async fn enter(&self, endpoint: &'static Endpoint, head: &Parts, seen: &mut Seen) -> Result<Entered> {
-        if let super::endpoint::Handler::Credentials(_) = endpoint.handler {
+        if endpoint.guessable {
             self.limiter.address(seen.peer, &mut seen.left)?;
         }
         let entered = credential::enter(&self.app, endpoint.handler, &head.headers, seen.peer).await?;

@@ -72,6 +72,8 @@ pub struct Endpoint {
     pub body: Option<(SchemaOf, &'static str)>,
     /// The answer's status, media type and schema (none for 204).
     pub answers: Vec<AnswerOf>,
+    /// Whether it is bounded strictly for each address, as [`Handler::Credentials`] are, since it lets a caller guess at a password.
+    pub guessable: bool,
     /// Codes of the contract that this endpoint may answer beyond those that every endpoint of its kind does.
     pub errors: &'static [&'static str],
 }
@@ -106,6 +108,7 @@ impl Endpoint {
             headers: Vec::new(),
             body: None,
             answers: Vec::new(),
+            guessable: matches!(handler, Handler::Credentials(_)),
             errors: &[],
         }
     }
@@ -120,6 +123,12 @@ impl Endpoint {
     #[must_use]
     pub fn describe(self, description: &'static str) -> Self {
         Self { description, ..self }
+    }
+
+    /// Lets a caller guess at a password: see [`Endpoint::guessable`].
+    #[must_use]
+    pub fn guessable(self) -> Self {
+        Self { guessable: true, ..self }
     }
 
     /// A query parameter.

@@ -115,7 +115,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .describe("Ends every token of the user, the one of this request too. API keys stay.")
             .body::<PasswordChangeInput>()
             .answers_raw(204, "")
-            .errors(&["too_many_checks"]),
+            .errors(&["too_many_checks"])
+            .guessable(),
         Endpoint::new("UserGet", "GET", "/api/v1/auth/me", Handler::User(me))
             .about("Accounts", "The user and the tenants they belong to")
             .answers::<Me>(200),
