@@ -14,7 +14,7 @@ use std::time::Instant;
 /// Notes what the door refused.
 pub(super) async fn note(app: &App, seen: &Seen, who: &Principal, error: &Error) {
     let endpoint = seen.endpoint.map_or("none", |endpoint| endpoint.name);
-    let row = row(app, who, error, seen.id, seen.arrived, None, format!("{endpoint}: {error}"));
+    let row = row(app, who, error, seen.id, seen.arrived, None, Some(endpoint));
     let noted: Result<()> = async { app.storage.log_refused(&app.storage.tenant_store(who).await?, row).await }.await;
     told(noted);
 }
@@ -22,7 +22,7 @@ pub(super) async fn note(app: &App, seen: &Seen, who: &Principal, error: &Error)
 /// Notes a chat request that was refused before any vendor call.
 pub(super) async fn note_chat(call: &TenantCall<'_>, error: &Error) {
     let config = call.request.path("config_id").parse().ok();
-    let row = row(call.app, &call.who, error, call.request.id, call.request.arrived, config, error.to_string());
+    let row = row(call.app, &call.who, error, call.request.id, call.request.arrived, config, None);
     let store: &TenantStore = &call.store;
     told(call.app.storage.log_refused(store, row).await);
 }
@@ -41,7 +41,7 @@ fn row(
     request: RequestId,
     arrived: Instant,
     config_id: Option<ConfigId>,
-    detail: String,
+    endpoint: Option<&str>,
 ) -> LogRow {
     let parts = problem::problem_of(error);
     LogRow {
@@ -66,7 +66,7 @@ fn row(
         time_to_first_token_ms: None,
         request_id: Some(request),
         operator_cost: None,
-        // What went wrong inside is for the server's log alone.
-        detail: Some(detail).filter(|_| parts.status() != 500),
+        // As the caller was told it; what went wrong inside is for the server's log alone.
+        detail: Some(endpoint.map_or_else(|| parts.detail.clone(), |name| format!("{name}: {}", parts.detail))),
     }
 }
