@@ -161,6 +161,16 @@ impl Request {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// A header that may come once, for those whose loss would do harm: what cannot be read is refused, not passed over.
+    pub fn header_once(&self, name: &'static str) -> Result<Option<&str>> {
+        let mut values = self.headers.get_all(name).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(Error::MalformedRequest { detail: format!("The header {name} came more than once.") });
+        }
+        value.to_str().map(Some).map_err(|_| Error::invalid(name, "expected printable ASCII characters"))
+    }
+
     /// A query parameter's value.
     pub fn query(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -200,13 +210,16 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     if body.trim_ascii().is_empty() {
         return Err(Error::MalformedJson { detail: "The body is empty; a JSON value is expected here.".to_owned() });
     }
+    if body.trim_ascii().first() != Some(&b'{') {
+        return Err(not_an_object(body));
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let pointer = pointer(error.path());
         let inner = error.into_inner();
         match inner.classify() {
             serde_json::error::Category::Data => {
-                Error::ValidationFailed { errors: vec![FieldError { pointer, message: without_position(&inner.to_string()) }] }
+                Error::ValidationFailed { errors: vec![FieldError { pointer, message: in_words(&inner.to_string()) }] }
             }
             _ => Error::MalformedJson { detail: format!("The body is not valid JSON: {inner}.") },
         }
@@ -215,9 +228,18 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     Ok(value)
 }
 
-/// serde's messages end in ` at line 1 column 7`, which a pointer says better.
-fn without_position(message: &str) -> String {
-    message.rsplit_once(" at line ").map_or(message, |(text, _)| text).to_owned()
+/// Every body is an object. serde would also take a list of a type's fields in their order, which is nowhere promised.
+fn not_an_object(body: &[u8]) -> Error {
+    match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+        Ok(_) => Error::invalid("", "expected a JSON object"),
+        Err(error) => Error::MalformedJson { detail: format!("The body is not valid JSON: {error}.") },
+    }
+}
+
+/// serde's messages end in ` at line 1 column 7`, which a pointer says better, and name our types, which mean nothing to a caller.
+fn in_words(message: &str) -> String {
+    let text = message.rsplit_once(" at line ").map_or(message, |(text, _)| text);
+    text.rsplit_once("expected struct ").map_or_else(|| text.to_owned(), |(before, _)| format!("{before}expected an object"))
 }
 
 fn pointer(path: &serde_path_to_error::Path) -> String {

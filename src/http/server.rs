@@ -214,9 +214,9 @@ mod tests {
         let (address, _app, _data) = start(limits).await;
         let echo = |extra: &'static str, body: &'static str| post(address, "/api/echo", extra, body);
         assert!(echo("", "{\"a\":1}").await.ends_with("{\"body\":{\"a\":1},\"query\":[]}"));
-        assert!(echo("\r\nContent-Type: application/x-www-form-urlencoded", "[]").await.starts_with("HTTP/1.1 200"));
+        assert!(echo("\r\nContent-Type: application/x-www-form-urlencoded", "{}").await.starts_with("HTTP/1.1 200"));
         let chunked = "POST /api/echo HTTP/1.1\r\nTransfer-Encoding: chunked";
-        assert!(ask(address, chunked, "2\r\n[1\r\n1\r\n]\r\n0\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+        assert!(ask(address, chunked, "2\r\n{ \r\n1\r\n}\r\n0\r\n\r\n").await.starts_with("HTTP/1.1 200"));
         answers(&echo("", "{").await, "400", "malformed_json");
         answers(&echo("", "").await, "400", "malformed_json");
         answers(&echo("", "{} {}").await, "400", "malformed_json");

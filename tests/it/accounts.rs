@@ -1,6 +1,6 @@
 //! Accounts, tenants, keys and members over HTTP: the contract's statuses and codes, and what nobody may learn from an answer.
 
-use crate::harness::Server;
+use crate::harness::{Server, Settings};
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "correct horse battery staple";
@@ -35,6 +35,51 @@ async fn answers_tell_nobody_whether_an_address_is_known() {
     assert!(mail.contains("Subject:"), "{mail}");
     // The password of somebody else's registration is nobody's.
     ask("login", "ada@example.com").await.problem(401, "invalid_login");
+    server.done().await;
+}
+
+#[tokio::test]
+async fn every_body_is_an_object_and_no_type_of_ours_is_named() {
+    let server = Server::start().await;
+    let tenant = server.tenant("Acme").await;
+    for body in [json!(["ada@example.com", PASSWORD]), json!(null), json!("x"), json!(7)] {
+        let refused = server.post("/api/v1/auth/login", "", &body).await.problem(422, "validation_failed");
+        assert_eq!(refused.text("/errors/0/message"), "expected a JSON object", "{body}");
+    }
+    let nested = json!({"name": "A", "model_config": 3});
+    let refused = server.post("/api/v1/configs", &tenant.key, &nested).await.problem(422, "validation_failed");
+    assert_eq!(refused.text("/errors/0/pointer"), "/model_config");
+    assert_eq!(refused.text("/errors/0/message"), "invalid type: integer `3`, expected an object");
+    server.done().await;
+}
+
+#[tokio::test]
+async fn guesses_at_a_password_are_bounded_also_with_a_token() {
+    let server = Settings::default().limit("auth_requests_per_minute", 8).start().await;
+    let token = server.user("ada@example.com").await.token;
+    let guess = json!({"current_password": "a wrong but long one", "new_password": "another quite long one"});
+    let mut statuses = Vec::new();
+    for _ in 0..9 {
+        statuses.push(server.post("/api/v1/auth/password/change", &token, &guess).await.status);
+    }
+    assert_eq!((statuses[0], statuses[8]), (422, 429), "{statuses:?}");
+    server.get("/api/v1/auth/me", &token).await.expect(200);
+    server.done().await;
+}
+
+#[tokio::test]
+async fn the_tenants_log_says_of_a_refusal_what_the_caller_was_told() {
+    let server = Server::start().await;
+    let tenant = server.tenant("Acme").await;
+    let config = server.config(&tenant, "echo", "echo", &json!({"tools_config": ["read_file"]})).await;
+    let first = server.chat(&tenant.key, &config, &json!({"message": "call read_file {}"})).await.expect(200);
+    let again = json!({"message": "go", "conversation_id": first.text("/conversation_id")});
+    let refused = server.chat(&tenant.key, &config, &again).await.problem(409, "tool_results_required");
+    let (viewer, _) = server.key(&tenant, "viewer").await;
+    let forbidden = server.post("/api/v1/configs", &viewer, &json!({})).await.problem(403, "insufficient_role");
+    let logs = server.get("/api/v1/logs?event=refused&order=asc", &tenant.key).await.expect(200);
+    assert_eq!(logs.text("/data/0/detail"), refused.text("/detail"));
+    assert_eq!(logs.text("/data/1/detail"), format!("ConfigCreate: {}", forbidden.text("/detail")));
     server.done().await;
 }
 

@@ -41,6 +41,18 @@ async fn the_same_request_gets_the_stored_answer() {
 }
 
 #[tokio::test]
+async fn of_two_keys_none_counts() {
+    let server = Server::start().await;
+    let tenant = server.rich_tenant("Acme").await;
+    let config = server.config(&tenant, "fake-anthropic", "smart", &json!({})).await;
+    let ask = server.request("POST", &format!("/api/v1/chat/{config}"), &tenant.key).body(json!({"message": "go"}).to_string());
+    let twice = ask.header("Idempotency-Key", "a").header("Idempotency-Key", "b");
+    Answer::read(twice.send().await.unwrap()).await.problem(400, "malformed_request");
+    assert_eq!(server.vendor.call_count(), 0);
+    server.done().await;
+}
+
+#[tokio::test]
 async fn while_the_first_runs_the_second_is_told_so() {
     let server = Server::start().await;
     let tenant = server.rich_tenant("Acme").await;

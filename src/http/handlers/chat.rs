@@ -109,6 +109,8 @@ async fn chat(call: &TenantCall<'_>) -> Result<Reply> {
     let mut input: ChatInput = request.json()?;
     input.stream |= wants_events(request);
     let stream = input.stream;
+    // One that cannot be read is refused: without its key the same request again would be paid again.
+    let idempotency_key = request.header_once("Idempotency-Key")?.map(str::to_owned);
     let reading = call
         .app
         .agent
@@ -117,7 +119,7 @@ async fn chat(call: &TenantCall<'_>) -> Result<Reply> {
             store: call.store.clone(),
             config,
             input,
-            idempotency_key: idempotency_key(request)?,
+            idempotency_key,
             request: request.id,
             arrived: request.arrived,
         })
@@ -136,13 +138,6 @@ async fn chat(call: &TenantCall<'_>) -> Result<Reply> {
     };
     let reply = reply.with_header("x-turn-id", turn);
     Ok(if replayed { reply.with_header("idempotency-replayed", "true") } else { reply })
-}
-
-/// The header as it was sent. One that cannot be read is refused: without its key the same request again would be paid again.
-fn idempotency_key(request: &Request) -> Result<Option<String>> {
-    let Some(value) = request.headers.get("idempotency-key") else { return Ok(None) };
-    let key = value.to_str().map_err(|_| Error::invalid("Idempotency-Key", "expected printable ASCII characters"))?;
-    Ok(Some(key.to_owned()))
 }
 
 /// The answer with what the tenant has left. That this cannot be read does not take back an answer that is there.
