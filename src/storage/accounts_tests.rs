@@ -196,6 +196,17 @@ async fn sign_up_that_is_closed_is_open_to_the_invited() {
 }
 
 #[tokio::test]
+async fn an_invitation_ends_with_the_account_that_sent_it() {
+    let world = world();
+    let (_, _, owner) = world.tenant("ada@example.com").await;
+    let input = MemberInput { email: "bob@example.com".to_owned(), role: Some(Role::Owner) };
+    assert!(matches!(world.storage.member_add(&owner, input).await, Ok(Some(Letter::Invited { .. }))));
+    world.storage.user_disable(&world.storage.operator_here(), "ada@example.com").await.unwrap();
+    let bob = world.user("bob@example.com").await;
+    assert!(world.storage.user_me(&bob).await.unwrap().tenants.is_empty());
+}
+
+#[tokio::test]
 async fn a_key_opens_its_own_tenant_and_every_wrong_one_is_answered_alike() {
     let world = world();
     let storage = &world.storage;

@@ -76,7 +76,8 @@ impl Storage {
         .await
     }
 
-    /// Shuts an account off: its tokens and keys are refused from the next request on. Doing it again changes nothing.
+    /// Shuts an account off: its tokens and keys are refused from the next request on, its invitations are withdrawn. Doing it again changes
+    /// nothing.
     pub async fn user_disable(&self, _: &Operator, email: &str) -> Result<User> {
         let (email, now) = (mail::address(email, "email")?, self.inner.clock.now());
         self.catalog_write(move |tx| {
@@ -84,6 +85,8 @@ impl Storage {
             let sql = "UPDATE users SET disabled_at = COALESCE(disabled_at, ?2) WHERE id = ?1";
             tx.execute(sql, &[Param::Text(&account.id.to_string()), Param::Int(now.ms())])?;
             users::tokens_end(tx, account.id)?;
+            // No invitation outlives the authority that it was made with.
+            tx.execute("DELETE FROM invitations WHERE invited_by = ?1", &[Param::Text(&account.id.to_string())])?;
             Ok(User { disabled: true, ..shown(&account) })
         })
         .await
