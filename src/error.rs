@@ -44,6 +44,8 @@ pub enum Error {
     InsufficientRole {
         needed: &'static str,
     },
+    /// A key with a spend limit of its own manages no keys.
+    KeyIsCapped,
     EmailNotVerified,
     TenantSuspended,
     /// Sign-up is closed by the operator.

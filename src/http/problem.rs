@@ -112,6 +112,10 @@ pub fn problem_of(error: &Error) -> ProblemParts {
         Error::InsufficientRole { needed } => {
             new(codes::INSUFFICIENT_ROLE, format!("This needs the role {needed} or a stronger one. An admin can make such a key, if your membership allows it.")).with("required_role", json!(needed))
         }
+        Error::KeyIsCapped => new(
+            codes::INSUFFICIENT_ROLE,
+            "A key with a spend_limit of its own makes and changes no keys: each new one would begin to count at zero. Use a key without a limit, or a user token.",
+        ),
         Error::EmailNotVerified => new(codes::EMAIL_NOT_VERIFIED, "POST the token from the verification mail to /api/v1/auth/verify first; registering again sends a new one."),
         Error::TenantSuspended => new(codes::TENANT_SUSPENDED, "The operator has suspended this tenant: reading works, chat does not. Ask the operator."),
         Error::SignupClosed => new(codes::SIGNUP_CLOSED, "Sign-up is closed on this server. Ask its operator, or a tenant's admin, for an invitation."),
@@ -233,6 +237,7 @@ mod tests {
             Error::InsufficientCredit { required: money("0.5"), available: money("0.1") },
             Error::KeySpendLimit { limit: money("1"), spent: money("0.9") },
             Error::InsufficientRole { needed: "admin" },
+            Error::KeyIsCapped,
             Error::EmailNotVerified,
             Error::TenantSuspended,
             Error::SignupClosed,

@@ -298,10 +298,10 @@ async fn no_key_hands_on_more_than_it_has() {
     let spend_limit = Some("1".parse().unwrap());
     let capped = storage.key_create(&owner, KeyInput { spend_limit, role: Some(Role::Owner), ..key_input("capped") }).await.unwrap();
     let capped = storage.principal_by_key(&capped.key).await.unwrap();
-    assert!(matches!(storage.key_create(&capped, key_input("more")).await, Err(Error::InsufficientRole { .. })));
+    assert!(matches!(storage.key_create(&capped, key_input("more")).await, Err(Error::KeyIsCapped)));
     let more = KeyPatch { spend_limit: Some(None), ..KeyPatch::default() };
-    assert!(matches!(storage.key_update(&capped, capped.key_id, more).await, Err(Error::InsufficientRole { .. })));
-    assert!(matches!(storage.key_rotate(&capped, capped.key_id).await, Err(Error::InsufficientRole { .. })));
+    assert!(matches!(storage.key_update(&capped, capped.key_id, more).await, Err(Error::KeyIsCapped)));
+    assert!(matches!(storage.key_rotate(&capped, capped.key_id).await, Err(Error::KeyIsCapped)));
     storage.key_revoke(&capped, capped.key_id).await.unwrap();
 
     let end = storage.inner.clock.now().plus(Duration::from_secs(60));

@@ -35,7 +35,7 @@ impl Maker {
             Self::Key(who) => {
                 let role = catalog::standing_at_least(tx, who, now, Role::Member)?;
                 if who.spend_limit.is_some() {
-                    return Err(Error::InsufficientRole { needed: "member, of a key without a spend limit" });
+                    return Err(Error::KeyIsCapped);
                 }
                 Ok(Grant { user: who.user_id, role, ends_at: who.expires_at })
             }
