@@ -11,7 +11,7 @@ pub(crate) use load::public_url;
 pub use print::{Provenance, Shown};
 pub use source::{Origin, Sources};
 
-use crate::provider::{BUILT_IN, Wire};
+use crate::provider::Wire;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 use zeroize::Zeroizing;
 
@@ -75,15 +75,16 @@ pub struct ProviderConfig {
     pub base_url: String,
     /// The credential, read from the variable that `api_key_env` names. A local server may need none.
     pub api_key: Option<Secret>,
+    /// Without the credential nothing is sent.
+    pub api_key_required: bool,
     /// Inference parameters that the operator allows beyond the wire's own list.
     pub extra_params: Vec<String>,
 }
 
 impl ProviderConfig {
-    /// Whether calls can be sent: a vendor that answers nobody without a credential needs one, a server put in its place may not.
+    /// Whether calls can be sent.
     pub fn configured(&self) -> bool {
-        let built_in = BUILT_IN.iter().find(|built_in| built_in.name == self.name);
-        self.api_key.is_some() || built_in.is_none_or(|known| !known.api_key_required || known.base_url != self.base_url)
+        self.api_key.is_some() || !self.api_key_required
     }
 }
 

@@ -177,6 +177,7 @@ mod tests {
             wire,
             base_url: String::new(),
             api_key: None,
+            api_key_required: false,
             extra_params: Vec::new(),
         };
         [provider("echo", Wire::Echo), provider("anthropic", Wire::Anthropic)].into_iter().map(|p| (p.name.clone(), p)).collect()

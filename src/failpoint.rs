@@ -38,6 +38,8 @@ mod points {
     enum Act {
         /// At this hit, from 1.
         Kill(u64),
+        /// At this hit, from 1.
+        Panic(u64),
         Sleep(Duration),
     }
 
@@ -46,12 +48,13 @@ mod points {
         text.split(',').filter(|part| !part.is_empty()).map(|part| point(part).unwrap_or_else(|| wrong(part))).collect()
     });
 
-    /// `name=kill`, `name=kill@N` or `name=sleep:MS`.
+    /// `name=kill`, `name=kill@N`, `name=panic@N` or `name=sleep:MS`.
     fn point(part: &str) -> Option<Point> {
         let (name, act) = part.split_once('=')?;
         let act = match act.split_once([':', '@']) {
             None if act == "kill" => Act::Kill(1),
             Some(("kill", hit)) => Act::Kill(hit.parse().ok()?),
+            Some(("panic", hit)) => Act::Panic(hit.parse().ok()?),
             Some(("sleep", ms)) => Act::Sleep(Duration::from_millis(ms.parse().ok()?)),
             _ => return None,
         };
@@ -70,7 +73,9 @@ mod points {
             let hit = point.hits.fetch_add(1, Ordering::Relaxed) + 1;
             match point.act {
                 Act::Kill(at) if hit == at => die(),
-                Act::Kill(_) => {}
+                #[allow(clippy::panic, reason = "a test asked for it")]
+                Act::Panic(at) if hit == at => panic!("fail point {name}"),
+                Act::Kill(_) | Act::Panic(_) => {}
                 Act::Sleep(time) => std::thread::sleep(time),
             }
         }

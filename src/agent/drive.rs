@@ -20,7 +20,8 @@ use crate::{
     },
     storage::{Hold, OpenTurn, Principal, Settled, TenantStore},
 };
-use std::{sync::Arc, time::Instant};
+use futures_util::FutureExt;
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// All that a turn works with.
@@ -80,7 +81,10 @@ enum Next {
 impl Agent {
     /// Runs a turn to its end.
     pub(super) async fn drive(self, drive: Drive, guards: Guards) {
-        let last = self.run(&drive).await;
+        let last = match AssertUnwindSafe(self.run(&drive)).catch_unwind().await {
+            Ok(last) => last,
+            Err(_) => broken_off(&drive).await,
+        };
         self.parts().metrics.turn(outcome_of(&last));
         // Whoever reads the last event may go on at once: nothing may be in the way any more.
         let Guards { turn, slot, claim, conversation } = guards;
@@ -212,6 +216,13 @@ async fn refuse(drive: &Drive, error: Error) -> Event {
         tokio::spawn(async move { until_stored(|| store.turn_refuse(&open)).await });
     }
     Event::Failed(error)
+}
+
+/// Closes a turn whose driver panicked, so that its conversation and its idempotency key are free again.
+async fn broken_off(drive: &Drive) -> Event {
+    // A vendor call that was under way is the janitor's of its hold.
+    let closed = until_stored(|| drive.store.turn_broken_off(drive.open.turn)).await;
+    Event::Failed(closed.err().unwrap_or_else(|| Error::internal("a turn's driver panicked")))
 }
 
 fn last_event(settled: Result<Settled>) -> Event {

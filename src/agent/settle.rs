@@ -251,9 +251,8 @@ impl Agent {
                     hold.abandon();
                     return Err(error);
                 }
-                (Error::Internal { .. } | Error::NotFound { .. }, Some(StepEnd::Answered { .. })) => {
-                    let stripped = Step { end: Some(StepEnd::Failed(TurnFailure::Internal)), ..Step::clone(&step) };
-                    step = Arc::new(stripped);
+                (Error::Internal { .. } | Error::NotFound { .. } | Error::TenantFull, Some(StepEnd::Answered { .. })) => {
+                    step = Arc::new(stripped(&step));
                 }
                 _ => {
                     if waiting.is_none() {
@@ -281,6 +280,13 @@ impl Agent {
             Err(error) => tracing::error!(%error, "a breach could not be noted in the catalog"),
         }
     }
+}
+
+/// The step without its content: charge and log alone, which says so.
+fn stripped(step: &Step) -> Step {
+    let (status, code) = TurnFailure::Internal.log_code();
+    let told = |row: &LogRow| LogRow { status, code: Some(code.to_owned()), ..row.clone() };
+    Step { end: Some(StepEnd::Failed(TurnFailure::Internal)), logs: step.logs.iter().map(told).collect(), ..step.clone() }
 }
 
 /// Ends a turn without a hold.

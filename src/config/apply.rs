@@ -218,7 +218,9 @@ pub(super) fn provider(
     let base_url = if wire == Wire::Anthropic { base_url.strip_suffix("/v1").unwrap_or(&base_url).to_owned() } else { base_url };
     let key_env = draft.api_key_env.as_deref().or(known.and_then(|known| known.api_key_env));
     let api_key = key_env.map(|name| secret(name, env)).transpose().map_err(|message| ("api_key_env", message))?.flatten();
-    Ok(ProviderConfig { name: name.to_owned(), wire, base_url, api_key, extra_params: draft.extra_params.clone() })
+    // A vendor that answers nobody without a credential needs one, a server put in its place may not; a variable that is named is meant.
+    let api_key_required = draft.api_key_env.is_some() || known.is_some_and(|known| known.api_key_required && known.base_url == base_url);
+    Ok(ProviderConfig { name: name.to_owned(), wire, base_url, api_key, api_key_required, extra_params: draft.extra_params.clone() })
 }
 
 /// The variable that vendors' own libraries read a built-in provider's address from.

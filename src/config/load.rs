@@ -276,6 +276,7 @@ mod tests {
         let mine = &config.providers["my-corp"];
         assert_eq!((mine.base_url.as_str(), mine.extra_params.as_slice()), ("http://127.0.0.1:9001/v1", ["top_a".to_owned()].as_slice()));
         assert_eq!(from.key_envs["my-corp"].1, Some(Origin::Env("MYCORP_KEY".to_owned())));
+        assert!(mine.configured() && !load(toml, &env[1..], &[]).unwrap().0.providers["my-corp"].configured());
         assert!(fault("[providers.mine]\nwire = \"openai\"", &[]).contains("providers.mine.base_url: is missing"));
         assert!(fault("[providers.mine]\nbase_url = \"http://a\"", &[]).contains("providers.mine.wire: is missing"));
         assert!(fault("[providers.openai]\nwire = \"ollama\"", &[]).contains("built in"));

@@ -43,6 +43,16 @@ enum Reader {
     Ollama(ollama::Reader),
 }
 
+impl Reader {
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Anthropic(reader) => reader.is_over(),
+            Self::OpenAi(reader) => reader.is_over(),
+            Self::Ollama(reader) => reader.is_over(),
+        }
+    }
+}
+
 impl Decoder {
     /// `call_ids` begins the ids of tool calls to which the vendor gives none; it should be new for each call.
     pub fn new(wire: Wire, limits: AnswerLimits, call_ids: String) -> Self {
@@ -70,12 +80,7 @@ impl Decoder {
 
     /// Nothing that may still come matters.
     pub fn is_over(&self) -> bool {
-        self.broken.is_some()
-            || match &self.reader {
-                Reader::Anthropic(reader) => reader.is_over(),
-                Reader::OpenAi(reader) => reader.is_over(),
-                Reader::Ollama(reader) => reader.is_over(),
-            }
+        self.broken.is_some() || self.reader.is_over()
     }
 
     /// What there is to estimate a cut answer by.
@@ -100,6 +105,7 @@ impl Decoder {
         if let Frames::Lines(lines) = &mut self.frames
             && let Some(line) = lines.finish()
             && let Reader::Ollama(reader) = &mut self.reader
+            && !reader.is_over()
         {
             // Text of a line without its line feed is in the answer, though no piece told it: such a line is the last, which brings none.
             reader.line(&parse(&line)?, &mut String::new())?;
@@ -120,31 +126,28 @@ impl Decoder {
         if self.received_bytes / FRAMING_FACTOR > self.limits.answer_bytes_max {
             return Err(Broken::TooLarge("answer_bytes_max"));
         }
-        match &mut self.frames {
-            Frames::Sse(sse) => {
-                let mut events = Vec::new();
-                let framed = sse.push(bytes, &mut events);
-                for SseEvent { event, data } in events {
-                    match &mut self.reader {
-                        Reader::Anthropic(reader) => reader.event(&event, &data, text)?,
-                        Reader::OpenAi(reader) => reader.event(&event, &data, text)?,
-                        Reader::Ollama(_) => {}
-                    }
-                }
-                framed
-            }
-            Frames::Lines(lines) => {
-                let mut whole = Vec::new();
-                let framed = lines.push(bytes, &mut whole);
-                for line in whole {
-                    if let Reader::Ollama(reader) = &mut self.reader {
-                        reader.line(&parse(&line)?, text)?;
-                    }
-                }
-                framed
+        let (mut events, mut lines) = (Vec::new(), Vec::new());
+        let framed = match &mut self.frames {
+            Frames::Sse(frames) => frames.push(bytes, &mut events),
+            Frames::Lines(frames) => frames.push(bytes, &mut lines),
+        };
+        // What follows the answer's end is never looked at, whether or not it came with it.
+        for SseEvent { event, data } in events {
+            match &mut self.reader {
+                Reader::Anthropic(reader) if !reader.is_over() => reader.event(&event, &data, text)?,
+                Reader::OpenAi(reader) if !reader.is_over() => reader.event(&event, &data, text)?,
+                _ => {}
             }
         }
-        .map_err(|FrameTooLong| Broken::TooLarge("answer_bytes_max"))?;
+        for line in lines {
+            match &mut self.reader {
+                Reader::Ollama(reader) if !reader.is_over() => reader.line(&parse(&line)?, text)?,
+                _ => {}
+            }
+        }
+        if framed == Err(FrameTooLong) && !self.reader.is_over() {
+            return Err(Broken::TooLarge("answer_bytes_max"));
+        }
         let kept_bytes = match &self.reader {
             Reader::Anthropic(reader) => reader.kept_bytes(),
             Reader::OpenAi(reader) => reader.kept_bytes(),
@@ -220,7 +223,7 @@ pub(super) fn finish_with(finish: FinishReason, calls: &[ToolCall]) -> FinishRea
 
 /// Whether every vendor takes this name for a tool.
 fn is_tool_name(name: &str) -> bool {
-    (1..=128).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+    (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 /// A whole number at a path of object fields.

@@ -7,7 +7,7 @@ use super::{
     encode::{bound, result_text},
     openai::tool,
 };
-use crate::model::{FinishReason, Json, JsonObject, RawAnswer, ToolCall, Usage};
+use crate::model::{FinishReason, Json, JsonObject, RawAnswer, ToolCall, ToolResult, Usage};
 use serde_json::json;
 
 /// Parameters that stand beside `options` and not in it.
@@ -49,13 +49,20 @@ fn messages(prompt: &Prompt) -> Vec<Json> {
     if !prompt.system.trim().is_empty() {
         messages.push(json!({"role": "system", "content": prompt.system}));
     }
+    let mut open: &[ToolCall] = &[];
     for message in &prompt.messages {
         match message {
             PromptMessage::User { text } => messages.push(json!({"role": "user", "content": text})),
-            PromptMessage::Tool { results } => messages.extend(results.iter().map(
-                |result| json!({"role": "tool", "tool_name": result.name, "tool_call_id": result.tool_call_id, "content": result_text(result)}),
-            )),
+            // Ollama knows which call a result answers by name and order alone.
+            PromptMessage::Tool { results } => {
+                let mut results: Vec<&ToolResult> = results.iter().collect();
+                results.sort_by_key(|result| open.iter().position(|call| call.id == result.tool_call_id));
+                messages.extend(results.into_iter().map(
+                    |result| json!({"role": "tool", "tool_name": result.name, "tool_call_id": result.tool_call_id, "content": result_text(result)}),
+                ));
+            }
             PromptMessage::Assistant { text, calls, raw, .. } => {
+                open = calls;
                 if text.as_ref().is_none_or(String::is_empty) && calls.is_empty() {
                     continue;
                 }

@@ -41,7 +41,7 @@ impl Dialect {
 
 /// The request for this prompt.
 pub(super) fn encode(dialect: Dialect, prompt: &Prompt) -> Encoded {
-    let mut body = params(prompt);
+    let mut body = params(dialect, prompt);
     body.insert("model".into(), prompt.model.model.clone().into());
     let limit = if dialect == Dialect::OpenAi || prompt.facts.reasoning { "max_completion_tokens" } else { "max_tokens" };
     body.insert(limit.into(), prompt.max_tokens.into());
@@ -66,8 +66,13 @@ pub(super) fn tool(spec: &ToolSpec) -> Json {
 }
 
 /// The config's parameters without those that this model or this request would be refused for.
-fn params(prompt: &Prompt) -> JsonObject {
+fn params(dialect: Dialect, prompt: &Prompt) -> JsonObject {
     let mut params = prompt.params.clone();
+    if dialect == Dialect::OpenAi {
+        for name in ["top_k", "min_p", "repetition_penalty"] {
+            params.shift_remove(name);
+        }
+    }
     if prompt.tools.is_empty() {
         params.shift_remove("tool_choice");
         params.shift_remove("parallel_tool_calls");

@@ -96,6 +96,10 @@ const OPENAI: &[Field] = &[
     may("reasoning_effort", EFFORTS),
     may("verbosity", Word(&["low", "medium", "high"])),
     may("thinking", Object(&[must("type", Word(&["enabled", "disabled"]))])),
+    // Open models' servers (vLLM, llama.cpp) take these; they are not sent to OpenAI, which refuses them.
+    may("top_k", Int(-1, INT_MAX)),
+    may("min_p", Num(0.0, 1.0)),
+    may("repetition_penalty", Num(0.0, 10.0)),
     may("user", Text(256)),
     may("safety_identifier", Text(256)),
     may("prompt_cache_key", Text(256)),
@@ -374,7 +378,7 @@ mod tests {
             "thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}, "max_tokens": 5}));
         assert_eq!(
             Json::Object(params_for_fallback(&anthropic, Wire::Anthropic, Wire::OpenAi, &[])),
-            json!({"temperature": 0.5, "stop": ["x"], "tool_choice": "required", "max_tokens": 5})
+            json!({"temperature": 0.5, "top_k": 5, "stop": ["x"], "tool_choice": "required", "max_tokens": 5})
         );
         assert_eq!(params_for_fallback(&anthropic, Wire::Anthropic, Wire::Anthropic, &[]), anthropic);
         let openai = object(

@@ -52,7 +52,9 @@ fn kind(status: u16, code: &str, error_type: &str, message: &str) -> RefusalKind
     let message = message.to_ascii_lowercase();
     let mentions = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
     // Money that ran out is told with 429 too, and asking again does not bring it back.
-    if says(&["insufficient_quota", "exceeded_current_quota_error", "billing_error", "billing_hard_limit_reached"]) {
+    let broke = ["insufficient_quota", "exceeded_current_quota_error", "billing_error", "billing_hard_limit_reached"];
+    // Anthropic tells it as an invalid request.
+    if says(&broke) || mentions(&["credit balance is too low"]) {
         return RefusalKind::NotConfigured;
     }
     let too_long = says(&["context_length_exceeded", "exceed_context_size_error"])
@@ -113,6 +115,11 @@ mod tests {
             (429, r#"{"error":{"message":"quota","type":"requests","code":"insufficient_quota"}}"#, NotConfigured),
             (429, r#"{"error":{"message":"m","type":"exceeded_current_quota_error"}}"#, NotConfigured),
             (429, r#"{"error":{"message":"m","type":"tokens","code":"rate_limit_exceeded"}}"#, Overloaded),
+            (
+                400,
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API"}}"#,
+                NotConfigured,
+            ),
             (422, r#"{"error":{"message":"bad"}}"#, Invalid),
             (307, "", NotConfigured),
         ] {

@@ -179,6 +179,19 @@ impl TenantStore {
         .await
     }
 
+    /// Closes a turn that broke off inside this process while nothing was held for it; a held one is closed with its hold.
+    pub async fn turn_broken_off(&self, turn: TurnId) -> Result<()> {
+        let clock = self.clock;
+        self.write(move |tx| {
+            let held = "SELECT 1 FROM holds WHERE tenant_id = ?1 AND turn_id = ?2";
+            match tx.first(held, &[Param::Text(&turn.to_string())], |_| Ok(()))? {
+                Some(()) => Ok(()),
+                None => interrupted(tx, turn, None, clock.now()),
+            }
+        })
+        .await
+    }
+
     /// Gives back the money of a hold whose turn broke off inside this process, and closes the turn.
     pub(super) async fn turn_interrupted(&self, slip: HoldSlip) -> Result<()> {
         let clock = self.clock;
@@ -403,10 +416,13 @@ fn interrupted(tx: &mut TenantTx<'_>, turn: TurnId, held: Option<(&ModelRef, Mon
         |row| Ok((rows::parsed(row, 0)?, rows::parsed(row, 1)?, rows::parsed(row, 2)?, rows::parsed(row, 3)?, rows::parsed(row, 4)?)),
     )?;
     let Some((key_id, user_id, config_id, conversation_id, request_id)) = found else { return Ok(()) };
-    tx.execute(
+    let ended = tx.execute(
         "UPDATE turns SET state = 'interrupted', ended_at = ?3 WHERE tenant_id = ?1 AND id = ?2 AND state = 'running'",
         &[Param::Text(&id), Param::Int(now.ms())],
     )?;
+    if ended == 0 {
+        return Ok(());
+    }
     tx.execute("DELETE FROM idempotency WHERE tenant_id = ?1 AND turn_id = ?2 AND status IS NULL", &[Param::Text(&id)])?;
     let row = LogRow {
         id: LogId::new(),

@@ -83,13 +83,20 @@ impl Drop for Hold {
         let slip = self.slip.clone();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
-            if let Err(error) = store.turn_interrupted(slip).await {
-                // The next start of the server finds the hold and gives it back.
-                tracing::error!(%error, "the janitor could not give a hold back");
+            // What is not given back before the server ends is found at its next start.
+            while let Err(error) = store.turn_interrupted(slip.clone()).await {
+                tracing::error!(%error, hold = %slip.id, "the janitor could not give a hold back");
+                if matches!(error, Error::Conflict { .. }) {
+                    return;
+                }
+                tokio::time::sleep(JANITOR_WAIT).await;
             }
         });
     }
 }
+
+/// The wait before a hold that could not be given back is tried again.
+const JANITOR_WAIT: Duration = Duration::from_secs(1);
 
 /// What is asked of the wallet before a vendor call.
 #[derive(Debug, Clone)]

@@ -1,6 +1,9 @@
 //! The files on disk: one a tenant, closed to others, refused under a wrong name, gone when deleted.
 
-use crate::harness::{Server, Settings, Tenant};
+use crate::{
+    fake_provider::Reply,
+    harness::{Server, Settings, Tenant},
+};
 use rusqlite::Connection;
 use serde_json::json;
 use std::{
@@ -243,6 +246,26 @@ async fn a_full_tenant_is_told_so_before_anything_is_spent() {
         server.delete(&format!("/api/v1/conversations/{conversation}"), &tenant.key).await.expect(204);
     }
     server.chat(&tenant.key, &config, &json!({"message": "short"})).await.expect(200);
+    server.done().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_a_tenant_has_no_room_for_is_charged_and_ends_its_turn() {
+    let server = Settings::default().limit("tenant_bytes_max", 1_000_000).start().await;
+    let tenant = server.rich_tenant("Acme").await;
+    let config = server.config(&tenant, "fake-openai", "smart", &json!({})).await;
+    server.vendor.otherwise(Reply::text("Short."));
+    let conversation = server.say(&tenant.key, &config, "first").await;
+    let before = server.wallet(&tenant.key).await.0;
+    server.vendor.then(Reply::text(&"much ".repeat(600_000)));
+    let much = json!({"conversation_id": conversation, "message": "go"});
+    server.chat(&tenant.key, &config, &much).await.problem(500, "internal");
+    let (balance, held) = server.wallet(&tenant.key).await;
+    assert!(balance < before && held == "0.000000000", "charged all the same: {before} {balance} {held}");
+    let row = &server.logs(&tenant.key).await[0];
+    assert_eq!((&row["event"], &row["status"], &row["code"]), (&json!("step"), &json!(500), &json!("internal")), "{row:#}");
+    assert_eq!(server.history(&tenant.key, &conversation).await.len(), 2);
+    server.chat(&tenant.key, &config, &json!({"conversation_id": conversation, "message": "short"})).await.expect(200);
     server.done().await;
 }
 

@@ -140,7 +140,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("comfy-table", &["cli/"]),
     ("crc32fast", &["secret.rs"]),
     ("flate2", &["http/assets.rs"]),
-    ("futures-util", &["http/"]),
+    ("futures-util", &["agent/drive.rs", "http/"]),
     ("getrandom", &["agent/drive.rs", "cli/demo.rs", "secret.rs", "storage/proof.rs"]),
     ("governor", &["http/limit.rs"]),
     ("http-body-util", &["http/"]),

@@ -95,11 +95,13 @@ struct TurnCancelled {
 
 fn chat_create(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
-        let outcome = chat(&call).await;
-        if let Err(error) = &outcome {
-            refused::note_chat(&call, error).await;
+        match chat(&call).await {
+            Ok(reply) => Ok(reply),
+            Err(error) => {
+                refused::note_chat(&call, &error).await;
+                Ok(problem(&call, error).await)
+            }
         }
-        outcome
     })
 }
 
@@ -140,6 +142,14 @@ async fn chat(call: &TenantCall<'_>) -> Result<Reply> {
     Ok(if replayed { reply.with_header("idempotency-replayed", "true") } else { reply })
 }
 
+async fn problem(call: &TenantCall<'_>, error: Error) -> Reply {
+    let available = match &error {
+        Error::InsufficientCredit { available, .. } | Error::CreditReserved { available, .. } => Some(*available),
+        _ => None,
+    };
+    with_credit(call, Reply::problem(error), available).await
+}
+
 /// The answer with what the tenant has left. That this cannot be read does not take back an answer that is there.
 async fn with_credit(call: &TenantCall<'_>, reply: Reply, available: Option<Money>) -> Reply {
     let available = match available {
@@ -166,7 +176,7 @@ async fn plain(call: &TenantCall<'_>, mut follower: Follower) -> Result<Reply> {
                 return Ok(with_credit(call, Reply::ok(&*answer)?, available).await);
             }
             // What failed after its first event is in the tenant's log already; it is no refusal.
-            Event::Failed(error) => return Ok(Reply::problem(error)),
+            Event::Failed(error) => return Ok(problem(call, error).await),
             Event::Started { .. } | Event::Delta(_) | Event::ToolCall(_) => {}
         }
     }

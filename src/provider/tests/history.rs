@@ -182,8 +182,12 @@ fn anthropic_parameters_are_put_in_its_words() {
 #[test]
 fn openai_models_that_reason_get_what_they_take() {
     let mut asked = Prompt { tools: Arc::new([tool("read")]), ..prompt("openai", vec![user("x")]) };
-    asked.params = json!({"temperature": 0.5, "stop": "x", "seed": 1, "tool_choice": "required", "user": "u"}).as_object().unwrap().clone();
-    assert_eq!(body_of(&asked)["temperature"], 0.5);
+    asked.params = json!({"temperature": 0.5, "stop": "x", "seed": 1, "tool_choice": "required", "user": "u", "top_k": 5})
+        .as_object()
+        .unwrap()
+        .clone();
+    let body = body_of(&asked);
+    assert_eq!((&body["temperature"], &body["top_k"]), (&json!(0.5), &Json::Null));
     asked.facts.reasoning = true;
     let body = body_of(&asked);
     assert_eq!((&body["temperature"], &body["stop"], &body["seed"]), (&Json::Null, &Json::Null, &json!(1)));
@@ -232,6 +236,15 @@ fn reasoning_goes_back_where_the_vendor_wants_it() {
     assert_eq!(ask("openai", raw("openai", "m-1")).get("reasoning_content"), None);
     assert_eq!(ask("openai", raw("openai", "m-1"))["tool_calls"][0]["function"]["arguments"], "{ }");
     assert_eq!(ask("openai", raw("openai", "m-2"))["tool_calls"][0]["function"]["arguments"], "{}");
+}
+
+#[test]
+fn ollama_gets_results_in_the_order_of_the_calls() {
+    let calls = vec![call("a", "read", json!({})), call("b", "list", json!({})), call("c", "read", json!({}))];
+    let results = ["c", "b", "a"].map(|id| result(id, if id == "b" { "list" } else { "read" }, json!(id), true)).to_vec();
+    let body = body_of(&prompt("ollama", vec![user("x"), assistant(None, calls), PromptMessage::Tool { results }]));
+    let told: Vec<&Json> = body["messages"].as_array().unwrap().iter().skip(2).map(|message| &message["content"]).collect();
+    assert_eq!(told, ["a", "b", "c"]);
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn model(provider: &str, model: &str) -> ModelRef {
 }
 
 fn provider(name: &str, wire: Wire, base_url: &str) -> ProviderConfig {
-    ProviderConfig { name: name.into(), wire, base_url: base_url.into(), api_key: None, extra_params: Vec::new() }
+    ProviderConfig { name: name.into(), wire, base_url: base_url.into(), api_key: None, api_key_required: false, extra_params: Vec::new() }
 }
 
 fn prompt(provider_name: &str, messages: Vec<PromptMessage>) -> Prompt {

@@ -226,6 +226,7 @@ fn openai(fields: &Map<String, Value>, seen: &mut Seen, wrong: &mut Wrong) {
         "parallel_tool_calls",
         "response_format",
         "reasoning_effort",
+        "prompt_cache_key",
         "verbosity",
         "thinking",
         "user",

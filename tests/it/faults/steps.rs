@@ -1,11 +1,12 @@
 //! One turn, alone, killed at every step of its way.
 
-use super::{arm, ask, in_full, kept, message, sound};
+use super::{arm, ask, ask_on, in_full, kept, message, sound};
 use crate::{
     fake_provider::{Reply, Wire},
     harness::{Server, Settings, Tenant},
 };
 use serde_json::json;
+use std::time::Duration;
 
 /// A step, and how far a turn that is killed there has come.
 struct Step {
@@ -171,4 +172,38 @@ async fn a_summary_that_was_paid_is_kept_when_the_turn_behind_it_is_killed() {
         return;
     }
     panic!("nothing was summarised");
+}
+
+#[tokio::test]
+async fn a_panic_costs_its_turn_alone_and_leaves_nothing_for_the_next_start() {
+    let mut server = Settings::default().process().start().await;
+    server.vendor.otherwise(Reply::text("An answer in full."));
+    let tenant = server.rich_tenant("Panicked").await;
+    let config = server.config(&tenant, "fake-anthropic", "smart", &json!({})).await;
+    let conversation = server.say(&tenant.key, &config, "First").await;
+    server.stop().await;
+    let points = ["before-hold", "after-hold", "before-send", "after-piece", "after-answer"];
+    // Each request comes one place further than the one before.
+    arm(&mut server, &points.map(|point| format!("{point}=panic@1")).join(","));
+    server.run().await;
+    let balance = server.wallet(&tenant.key).await;
+    for (n, point) in (0_i64..).zip(points) {
+        let body = message("Again", Some(&conversation));
+        ask_on(&server, &tenant.key, &config, "k", &body).await.expect("an answer").problem(500, "internal");
+        for _ in 0..200 {
+            let row = format!("SELECT count(*) FROM logs WHERE event = 'interrupted' AND (operator_cost IS NULL) = {}", i64::from(n == 0));
+            if server.number(&tenant.id, &row) == n.max(1) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(server.wallet(&tenant.key).await, balance, "{point}: nothing is held, nothing was charged");
+        let interrupted = "SELECT count(*) FROM logs WHERE event = 'interrupted'";
+        assert_eq!(server.number(&tenant.id, interrupted), n + 1, "{point}");
+    }
+    let answer = ask_on(&server, &tenant.key, &config, "k", &message("Again", Some(&conversation))).await.expect("an answer").expect(200);
+    assert_eq!(answer.header("idempotency-replayed"), None);
+    kept(&server, &tenant, &answer.json());
+    server.env.clear();
+    server.done().await;
 }

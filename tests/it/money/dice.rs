@@ -1,4 +1,4 @@
-//! Randomness that can be had again: SplitMix64, and amounts that fall on edges more often than chance would have it.
+//! Randomness that can be had again: `SplitMix64`, and amounts that fall on edges more often than chance would have it.
 
 #[derive(Debug, Clone)]
 pub struct Dice(u64);

@@ -91,7 +91,6 @@ impl World {
             0..=3 => self.credit().await,
             4 => self.credit_again().await,
             5..=10 => self.hold().await,
-            11..=16 => self.settle().await,
             17 => self.drop_one().await,
             18 if self.dice.chance(40) => self.restart().await,
             _ => self.settle().await,
