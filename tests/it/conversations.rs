@@ -21,25 +21,25 @@ async fn variables_stay_with_the_conversation_until_replaced() {
     let (server, tenant, config) = begun(&prompt).await;
     let missing = server.chat(&tenant.key, &config, &json!({"message": "go", "template_vars": {"greeting": "Hi"}})).await;
     check!(missing.problem(422, "template_variable_missing"), @r#"
-        422
+    422  x-credit-available: 10.000000000
+    {
+      "type": "http://<address>/docs/errors#template_variable_missing",
+      "title": "The prompt uses variables that have no value",
+      "status": 422,
+      "detail": "Pass n, flag in template_vars.",
+      "code": "template_variable_missing",
+      "request_id": "<id 1>",
+      "errors": [
         {
-          "type": "http://<address>/docs/errors#template_variable_missing",
-          "title": "The prompt uses variables that have no value",
-          "status": 422,
-          "detail": "Pass n, flag in template_vars.",
-          "code": "template_variable_missing",
-          "request_id": "<id 1>",
-          "errors": [
-            {
-              "pointer": "/template_vars/n",
-              "message": "the prompt uses this variable and it has no value"
-            },
-            {
-              "pointer": "/template_vars/flag",
-              "message": "the prompt uses this variable and it has no value"
-            }
-          ]
+          "pointer": "/template_vars/n",
+          "message": "the prompt uses this variable and it has no value"
+        },
+        {
+          "pointer": "/template_vars/flag",
+          "message": "the prompt uses this variable and it has no value"
         }
+      ]
+    }
     "#);
     assert_eq!(server.vendor.call_count(), 0);
     let vars = json!({"greeting": "Hi {n}", "n": 7, "flag": true});
@@ -139,48 +139,48 @@ async fn open_calls_want_their_results_first() {
         server.chat(&tenant.key, &config, &body).await
     };
     check!(post(json!({"message": "never mind"})).await.problem(409, "tool_results_required"), @r#"
-        409
+    409  x-credit-available: 9.999400000
+    {
+      "type": "http://<address>/docs/errors#tool_results_required",
+      "title": "Tool calls wait for their results",
+      "status": 409,
+      "detail": "Post tool_results for look (c1), look (c2), listen (c3) first, or pass \"cancel_open_calls\": true.",
+      "code": "tool_results_required",
+      "request_id": "<id 1>",
+      "errors": [],
+      "open_tool_calls": [
         {
-          "type": "http://<address>/docs/errors#tool_results_required",
-          "title": "Tool calls wait for their results",
-          "status": 409,
-          "detail": "Post tool_results for look (c1), look (c2), listen (c3) first, or pass \"cancel_open_calls\": true.",
-          "code": "tool_results_required",
-          "request_id": "<id 1>",
-          "errors": [],
-          "open_tool_calls": [
-            {
-              "id": "c1",
-              "name": "look"
-            },
-            {
-              "id": "c2",
-              "name": "look"
-            },
-            {
-              "id": "c3",
-              "name": "listen"
-            }
-          ]
+          "id": "c1",
+          "name": "look"
+        },
+        {
+          "id": "c2",
+          "name": "look"
+        },
+        {
+          "id": "c3",
+          "name": "listen"
         }
+      ]
+    }
     "#);
     let good = |id: &str| json!({"tool_call_id": id, "content": "ok"});
     check!(post(json!({"tool_results": [good("c1"), good("c2")]})).await.problem(422, "tool_results_mismatch"), @r#"
-        422
+    422  x-credit-available: 9.999400000
+    {
+      "type": "http://<address>/docs/errors#tool_results_mismatch",
+      "title": "The tool results do not match the open calls",
+      "status": 422,
+      "detail": "/tool_results: no result for call c3 of listen; every open call needs one",
+      "code": "tool_results_mismatch",
+      "request_id": "<id 1>",
+      "errors": [
         {
-          "type": "http://<address>/docs/errors#tool_results_mismatch",
-          "title": "The tool results do not match the open calls",
-          "status": 422,
-          "detail": "/tool_results: no result for call c3 of listen; every open call needs one",
-          "code": "tool_results_mismatch",
-          "request_id": "<id 1>",
-          "errors": [
-            {
-              "pointer": "/tool_results",
-              "message": "no result for call c3 of listen; every open call needs one"
-            }
-          ]
+          "pointer": "/tool_results",
+          "message": "no result for call c3 of listen; every open call needs one"
         }
+      ]
+    }
     "#);
     let missing = post(json!({"tool_results": [good("c3")]})).await.problem(422, "tool_results_mismatch").text("/detail");
     assert!(missing.contains("c1") && missing.contains("c2"), "{missing}");

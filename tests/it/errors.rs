@@ -73,29 +73,29 @@ async fn what_cannot_be_parsed_is_400() {
     let invalid = world.server.request("POST", &world.chat(), &world.tenant.key).body(b"{\"message\": \"\xff\xfe\"}".to_vec());
     let answer = world.refused(400, "malformed_json", async { Answer::read(invalid.send().await.unwrap()).await }).await;
     check!(answer, @r#"
-        400
-        {
-          "type": "http://<address>/docs/errors#malformed_json",
-          "title": "The body is not JSON",
-          "status": 400,
-          "detail": "The body is not valid JSON: invalid unicode code point at line 1 column 14.",
-          "code": "malformed_json",
-          "request_id": "<id 1>",
-          "errors": []
-        }
+    400  x-credit-available: 9.999400000
+    {
+      "type": "http://<address>/docs/errors#malformed_json",
+      "title": "The body is not JSON",
+      "status": 400,
+      "detail": "The body is not valid JSON: invalid unicode code point at line 1 column 14.",
+      "code": "malformed_json",
+      "request_id": "<id 1>",
+      "errors": []
+    }
     "#);
     let answer = world.refused(400, "malformed_json", world.post(&world.chat(), "{\"message\": \"go")).await;
     check!(answer, @r#"
-        400
-        {
-          "type": "http://<address>/docs/errors#malformed_json",
-          "title": "The body is not JSON",
-          "status": 400,
-          "detail": "The body is not valid JSON: EOF while parsing a string at line 1 column 15.",
-          "code": "malformed_json",
-          "request_id": "<id 1>",
-          "errors": []
-        }
+    400  x-credit-available: 9.999400000
+    {
+      "type": "http://<address>/docs/errors#malformed_json",
+      "title": "The body is not JSON",
+      "status": 400,
+      "detail": "The body is not valid JSON: EOF while parsing a string at line 1 column 15.",
+      "code": "malformed_json",
+      "request_id": "<id 1>",
+      "errors": []
+    }
     "#);
     let two = world.server.request("GET", "/api/v1/configs", &world.tenant.key).header("Authorization", "Bearer ns_live_other");
     let answer = world.refused(400, "malformed_request", async { Answer::read(two.send().await.unwrap()).await }).await;
@@ -204,16 +204,16 @@ async fn who_is_not_known_is_401_or_403() {
     let suspend = format!("/api/v1/operator/tenants/{}/suspend", world.tenant.id);
     server.post(&suspend, OPERATOR, &json!({})).await.expect(200);
     check!(world.refused(403, "tenant_suspended", server.post(&world.chat(), &world.tenant.key, &body)).await, @r#"
-        403
-        {
-          "type": "http://<address>/docs/errors#tenant_suspended",
-          "title": "The tenant is suspended",
-          "status": 403,
-          "detail": "The operator has suspended this tenant: reading works, chat does not. Ask the operator.",
-          "code": "tenant_suspended",
-          "request_id": "<id 1>",
-          "errors": []
-        }
+    403  x-credit-available: 9.999400000
+    {
+      "type": "http://<address>/docs/errors#tenant_suspended",
+      "title": "The tenant is suspended",
+      "status": 403,
+      "detail": "The operator has suspended this tenant: reading works, chat does not. Ask the operator.",
+      "code": "tenant_suspended",
+      "request_id": "<id 1>",
+      "errors": []
+    }
     "#);
     world.server.done().await;
 }
@@ -247,34 +247,34 @@ async fn what_cannot_be_paid_is_402_or_429() {
     let config = server.config(&poor, "fake-anthropic", "smart", &json!({})).await;
     let chat = format!("/api/v1/chat/{config}");
     check!(world.refused(402, "insufficient_credit", server.post(&chat, &poor.key, &json!({"message": "go"}))).await, @r#"
-        402
-        {
-          "type": "http://<address>/docs/errors#insufficient_credit",
-          "title": "The balance does not cover this call",
-          "status": 402,
-          "detail": "This call may cost up to $0.002883750, and $0.000000000 is available. Add credit, lower max_tokens, or choose a cheaper model.",
-          "code": "insufficient_credit",
-          "request_id": "<id 1>",
-          "errors": [],
-          "required": "0.002883750",
-          "available": "0.000000000"
-        }
+    402  x-credit-available: 0.000000000
+    {
+      "type": "http://<address>/docs/errors#insufficient_credit",
+      "title": "The balance does not cover this call",
+      "status": 402,
+      "detail": "This call may cost up to $0.002883750, and $0.000000000 is available. Add credit, lower max_tokens, or choose a cheaper model.",
+      "code": "insufficient_credit",
+      "request_id": "<id 1>",
+      "errors": [],
+      "required": "0.002883750",
+      "available": "0.000000000"
+    }
     "#);
     let (key, _) = server.key_with(&world.tenant, &json!({"name": "ci", "role": "member", "spend_limit": "0.000000001"})).await;
     let body = json!({"message": "go", "template_vars": {"who": "Ada"}});
     check!(world.refused(402, "key_spend_limit", server.post(&world.chat(), &key, &body)).await, @r#"
-        402
-        {
-          "type": "http://<address>/docs/errors#key_spend_limit",
-          "title": "The key's own spend limit is reached",
-          "status": 402,
-          "detail": "This key may spend $0.000000001 in all and has spent $0.000000000; the call does not fit below the limit. Raise the key's spend_limit or use another key.",
-          "code": "key_spend_limit",
-          "request_id": "<id 1>",
-          "errors": [],
-          "spend_limit": "0.000000001",
-          "spent": "0.000000000"
-        }
+    402  x-credit-available: 9.999400000
+    {
+      "type": "http://<address>/docs/errors#key_spend_limit",
+      "title": "The key's own spend limit is reached",
+      "status": 402,
+      "detail": "This key may spend $0.000000001 in all and has spent $0.000000000; the call does not fit below the limit. Raise the key's spend_limit or use another key.",
+      "code": "key_spend_limit",
+      "request_id": "<id 1>",
+      "errors": [],
+      "spend_limit": "0.000000001",
+      "spent": "0.000000000"
+    }
     "#);
     server.credit(&poor, "0.005").await;
     let gate = Gate::new();
@@ -283,18 +283,18 @@ async fn what_cannot_be_paid_is_402_or_429() {
     let (first, ()) = tokio::join!(server.post(&chat, &poor.key, &body), async {
         server.vendor.called(2).await;
         check!(world.refused(429, "credit_reserved", server.post(&chat, &poor.key, &body)).await, @r#"
-            429  retry-after: 1
-            {
-              "type": "http://<address>/docs/errors#credit_reserved",
-              "title": "All credit that is left is reserved by running turns",
-              "status": 429,
-              "detail": "This call may cost up to $0.002883750; $0.000001250 is free while running turns hold the rest. Try again in a second.",
-              "code": "credit_reserved",
-              "request_id": "<id 1>",
-              "errors": [],
-              "required": "0.002883750",
-              "available": "0.000001250"
-            }
+        429  retry-after: 1  x-credit-available: 0.000001250
+        {
+          "type": "http://<address>/docs/errors#credit_reserved",
+          "title": "All credit that is left is reserved by running turns",
+          "status": 429,
+          "detail": "This call may cost up to $0.002883750; $0.000001250 is free while running turns hold the rest. Try again in a second.",
+          "code": "credit_reserved",
+          "request_id": "<id 1>",
+          "errors": [],
+          "required": "0.002883750",
+          "available": "0.000001250"
+        }
         "#);
         gate.open();
     });
@@ -452,59 +452,59 @@ async fn what_conflicts_is_409() {
     let other = server.config(&world.tenant, "fake-anthropic", "smart", &json!({})).await;
     let body = json!({"message": "go", "conversation_id": world.conversation});
     check!(world.refused(409, "conversation_config_mismatch", server.chat(key, &other, &body)).await, @r#"
-        409
-        {
-          "type": "http://<address>/docs/errors#conversation_config_mismatch",
-          "title": "The conversation belongs to another config",
-          "status": 409,
-          "detail": "The conversation was begun on another config. Use that one, or leave conversation_id out to begin a new one.",
-          "code": "conversation_config_mismatch",
-          "request_id": "<id 1>",
-          "errors": []
-        }
+    409  x-credit-available: 9.999400000
+    {
+      "type": "http://<address>/docs/errors#conversation_config_mismatch",
+      "title": "The conversation belongs to another config",
+      "status": 409,
+      "detail": "The conversation was begun on another config. Use that one, or leave conversation_id out to begin a new one.",
+      "code": "conversation_config_mismatch",
+      "request_id": "<id 1>",
+      "errors": []
+    }
     "#);
 
     server.vendor.then(Reply::calls(&[("c1", "look", json!({}))]));
     server.chat(key, &world.config, &body).await.expect(200);
     check!(world.refused(409, "tool_results_required", server.chat(key, &world.config, &body)).await, @r#"
-        409
+    409  x-credit-available: 9.998800000
+    {
+      "type": "http://<address>/docs/errors#tool_results_required",
+      "title": "Tool calls wait for their results",
+      "status": 409,
+      "detail": "Post tool_results for look (c1) first, or pass \"cancel_open_calls\": true.",
+      "code": "tool_results_required",
+      "request_id": "<id 1>",
+      "errors": [],
+      "open_tool_calls": [
         {
-          "type": "http://<address>/docs/errors#tool_results_required",
-          "title": "Tool calls wait for their results",
-          "status": 409,
-          "detail": "Post tool_results for look (c1) first, or pass \"cancel_open_calls\": true.",
-          "code": "tool_results_required",
-          "request_id": "<id 1>",
-          "errors": [],
-          "open_tool_calls": [
-            {
-              "id": "c1",
-              "name": "look"
-            }
-          ]
+          "id": "c1",
+          "name": "look"
         }
+      ]
+    }
     "#);
     let results = json!({"conversation_id": world.conversation, "tool_results": [{"tool_call_id": "c2", "content": "x"}]});
     check!(world.refused(422, "tool_results_mismatch", server.chat(key, &world.config, &results)).await, @r#"
-        422
+    422  x-credit-available: 9.998800000
+    {
+      "type": "http://<address>/docs/errors#tool_results_mismatch",
+      "title": "The tool results do not match the open calls",
+      "status": 422,
+      "detail": "/tool_results/0/tool_call_id: c2 is not an open call; /tool_results: no result for call c1 of look; every open call needs one",
+      "code": "tool_results_mismatch",
+      "request_id": "<id 1>",
+      "errors": [
         {
-          "type": "http://<address>/docs/errors#tool_results_mismatch",
-          "title": "The tool results do not match the open calls",
-          "status": 422,
-          "detail": "/tool_results/0/tool_call_id: c2 is not an open call; /tool_results: no result for call c1 of look; every open call needs one",
-          "code": "tool_results_mismatch",
-          "request_id": "<id 1>",
-          "errors": [
-            {
-              "pointer": "/tool_results/0/tool_call_id",
-              "message": "c2 is not an open call"
-            },
-            {
-              "pointer": "/tool_results",
-              "message": "no result for call c1 of look; every open call needs one"
-            }
-          ]
+          "pointer": "/tool_results/0/tool_call_id",
+          "message": "c2 is not an open call"
+        },
+        {
+          "pointer": "/tool_results",
+          "message": "no result for call c1 of look; every open call needs one"
         }
+      ]
+    }
     "#);
 
     let gate = Gate::new();
@@ -515,29 +515,29 @@ async fn what_conflicts_is_409() {
         server.vendor.called(3).await;
         let busy = json!({"message": "go", "conversation_id": world.conversation, "on_busy": "reject", "cancel_open_calls": true});
         check!(world.refused(409, "conversation_busy", server.chat(key, &world.config, &busy)).await, @r#"
-            409  retry-after: 1
-            {
-              "type": "http://<address>/docs/errors#conversation_busy",
-              "title": "Another turn runs on this conversation",
-              "status": 409,
-              "detail": "Another turn runs on this conversation. Try again in a second.",
-              "code": "conversation_busy",
-              "request_id": "<id 1>",
-              "errors": []
-            }
+        409  retry-after: 1  x-credit-available: 9.928806250
+        {
+          "type": "http://<address>/docs/errors#conversation_busy",
+          "title": "Another turn runs on this conversation",
+          "status": 409,
+          "detail": "Another turn runs on this conversation. Try again in a second.",
+          "code": "conversation_busy",
+          "request_id": "<id 1>",
+          "errors": []
+        }
         "#);
         let again = async { Answer::read(chat(&results).send().await.unwrap()).await };
         check!(world.refused(409, "idempotency_in_progress", again).await, @r#"
-            409  retry-after: 1
-            {
-              "type": "http://<address>/docs/errors#idempotency_in_progress",
-              "title": "The first request with this Idempotency-Key still runs",
-              "status": 409,
-              "detail": "The first request with this Idempotency-Key is not answered yet. Try again in a second.",
-              "code": "idempotency_in_progress",
-              "request_id": "<id 1>",
-              "errors": []
-            }
+        409  retry-after: 1  x-credit-available: 9.928806250
+        {
+          "type": "http://<address>/docs/errors#idempotency_in_progress",
+          "title": "The first request with this Idempotency-Key still runs",
+          "status": 409,
+          "detail": "The first request with this Idempotency-Key is not answered yet. Try again in a second.",
+          "code": "idempotency_in_progress",
+          "request_id": "<id 1>",
+          "errors": []
+        }
         "#);
         let shown = server.get(&format!("/api/v1/conversations/{}", world.conversation), key).await;
         let cancel = format!("/api/v1/chat/turns/{}/cancel", shown.text("/active_turn_id"));
@@ -545,16 +545,16 @@ async fn what_conflicts_is_409() {
     });
     // The one code whose request has cost something: the vendor had begun.
     check!(running.problem(409, "turn_cancelled"), @r#"
-        409
-        {
-          "type": "http://<address>/docs/errors#turn_cancelled",
-          "title": "The turn was cancelled",
-          "status": 409,
-          "detail": "The turn was cancelled. What the vendor did so far was charged; the conversation can go on.",
-          "code": "turn_cancelled",
-          "request_id": "<id 1>",
-          "errors": []
-        }
+    409  x-credit-available: 9.998485000
+    {
+      "type": "http://<address>/docs/errors#turn_cancelled",
+      "title": "The turn was cancelled",
+      "status": 409,
+      "detail": "The turn was cancelled. What the vendor did so far was charged; the conversation can go on.",
+      "code": "turn_cancelled",
+      "request_id": "<id 1>",
+      "errors": []
+    }
     "#);
     let again = Answer::read(chat(&results).send().await.unwrap()).await;
     assert_eq!(again.status, 409, "{}", again.body);
@@ -590,38 +590,38 @@ async fn what_is_not_acceptable_is_422() {
     let key = &world.tenant.key;
     let wrong = json!({"mesage": "go"});
     check!(world.refused(422, "validation_failed", server.chat(key, &world.config, &wrong)).await, @r#"
-        422
+    422  x-credit-available: 9.999400000
+    {
+      "type": "http://<address>/docs/errors#validation_failed",
+      "title": "Something in the request is not acceptable",
+      "status": 422,
+      "detail": "/mesage: unknown field `mesage`, expected one of `message`, `tool_results`, `conversation_id`, `template_vars`, `metadata`, `stream`, `on_busy`, `cancel_open_calls`, `user`",
+      "code": "validation_failed",
+      "request_id": "<id 1>",
+      "errors": [
         {
-          "type": "http://<address>/docs/errors#validation_failed",
-          "title": "Something in the request is not acceptable",
-          "status": 422,
-          "detail": "/mesage: unknown field `mesage`, expected one of `message`, `tool_results`, `conversation_id`, `template_vars`, `metadata`, `stream`, `on_busy`, `cancel_open_calls`, `user`",
-          "code": "validation_failed",
-          "request_id": "<id 1>",
-          "errors": [
-            {
-              "pointer": "/mesage",
-              "message": "unknown field `mesage`, expected one of `message`, `tool_results`, `conversation_id`, `template_vars`, `metadata`, `stream`, `on_busy`, `cancel_open_calls`, `user`"
-            }
-          ]
+          "pointer": "/mesage",
+          "message": "unknown field `mesage`, expected one of `message`, `tool_results`, `conversation_id`, `template_vars`, `metadata`, `stream`, `on_busy`, `cancel_open_calls`, `user`"
         }
+      ]
+    }
     "#);
     check!(world.refused(422, "template_variable_missing", server.chat(key, &world.config, &json!({"message": "go"}))).await, @r#"
-        422
+    422  x-credit-available: 9.999400000
+    {
+      "type": "http://<address>/docs/errors#template_variable_missing",
+      "title": "The prompt uses variables that have no value",
+      "status": 422,
+      "detail": "Pass who in template_vars.",
+      "code": "template_variable_missing",
+      "request_id": "<id 1>",
+      "errors": [
         {
-          "type": "http://<address>/docs/errors#template_variable_missing",
-          "title": "The prompt uses variables that have no value",
-          "status": 422,
-          "detail": "Pass who in template_vars.",
-          "code": "template_variable_missing",
-          "request_id": "<id 1>",
-          "errors": [
-            {
-              "pointer": "/template_vars/who",
-              "message": "the prompt uses this variable and it has no value"
-            }
-          ]
+          "pointer": "/template_vars/who",
+          "message": "the prompt uses this variable and it has no value"
         }
+      ]
+    }
     "#);
     let sandboxed = config_body("Boxed", "echo", "echo", &json!({"agent_type": "sandboxed"}));
     check!(world.refused(422, "sandbox_unavailable", server.post("/api/v1/configs", key, &sandboxed)).await, @r#"
@@ -643,31 +643,31 @@ async fn what_is_not_acceptable_is_422() {
     let other = json!({"message": "else", "conversation_id": world.conversation});
     let reused = async { Answer::read(chat(&other).send().await.unwrap()).await };
     check!(world.refused(422, "idempotency_key_reused", reused).await, @r#"
-        422
-        {
-          "type": "http://<address>/docs/errors#idempotency_key_reused",
-          "title": "The Idempotency-Key was used for another request",
-          "status": 422,
-          "detail": "This Idempotency-Key was used for a different request. Send a new key.",
-          "code": "idempotency_key_reused",
-          "request_id": "<id 1>",
-          "errors": []
-        }
+    422  x-credit-available: 9.998800000
+    {
+      "type": "http://<address>/docs/errors#idempotency_key_reused",
+      "title": "The Idempotency-Key was used for another request",
+      "status": 422,
+      "detail": "This Idempotency-Key was used for a different request. Send a new key.",
+      "code": "idempotency_key_reused",
+      "request_id": "<id 1>",
+      "errors": []
+    }
     "#);
     let narrow = json!({"context_policy": "error", "system_prompt": "x"});
     let narrow = server.config(&world.tenant, "fake-anthropic", "narrow", &narrow).await;
     let long = json!({"message": "y".repeat(60_000)});
     check!(world.refused(422, "context_too_long", server.chat(key, &narrow, &long)).await, @r#"
-        422
-        {
-          "type": "http://<address>/docs/errors#context_too_long",
-          "title": "The conversation does not fit the model's context window",
-          "status": 422,
-          "detail": "The prompt has about 20012 tokens, more than narrow takes besides the answer. Begin a new conversation, or set context_policy to truncate or compact.",
-          "code": "context_too_long",
-          "request_id": "<id 1>",
-          "errors": []
-        }
+    422  x-credit-available: 9.998800000
+    {
+      "type": "http://<address>/docs/errors#context_too_long",
+      "title": "The conversation does not fit the model's context window",
+      "status": 422,
+      "detail": "The prompt has about 20012 tokens, more than narrow takes besides the answer. Begin a new conversation, or set context_policy to truncate or compact.",
+      "code": "context_too_long",
+      "request_id": "<id 1>",
+      "errors": []
+    }
     "#);
 
     for (body, pointer) in [
