@@ -68,8 +68,13 @@ pub struct Call {
     pub said: Vec<String>,
 }
 
+/// Decides about a call by itself: it sees the request and may have an answer.
+pub type Script = Arc<dyn Fn(&Call) -> Option<Reply> + Send + Sync>;
+
 #[derive(Default)]
 struct State {
+    script: Option<Script>,
+    count: usize,
     queue: VecDeque<Reply>,
     rules: Vec<(String, Reply)>,
     fallback: Option<Reply>,
@@ -140,6 +145,12 @@ impl FakeProvider {
         self
     }
 
+    /// Lets a function answer every call, before rules and queue are looked at. Calls that it answers are counted and billed, not kept: there
+    /// may be very many.
+    pub fn script(&self, script: Script) {
+        self.shared.state().script = Some(script);
+    }
+
     /// What it charges for a model: pico-dollars a token of input, output, cache read, cache write.
     pub fn price(&self, provider: &str, model: &str, pico: [u64; 4]) {
         self.shared.state().prices.insert((provider.to_owned(), model.to_owned()), pico);
@@ -152,7 +163,7 @@ impl FakeProvider {
 
     /// How many requests so far.
     pub fn call_count(&self) -> usize {
-        self.shared.state().calls.len()
+        self.shared.state().count
     }
 
     /// The newest request.

@@ -86,7 +86,8 @@ fn take(shared: &Shared, request: &Request) -> Option<(Wire, String, Reply)> {
         state.violations.push(format!("no such path: {} {}", request.method, request.path));
         return None;
     };
-    let number = state.calls.len() + 1;
+    state.count += 1;
+    let number = state.count;
     let mut wrong = Vec::new();
     check_head(wire, request, &mut wrong);
     let body: Value = serde_json::from_slice(&request.body).unwrap_or_else(|error| {
@@ -96,15 +97,12 @@ fn take(shared: &Shared, request: &Request) -> Option<(Wire, String, Reply)> {
     let seen = check::request(wire, &body, &state.signatures, &mut wrong);
     state.violations.extend(wrong.into_iter().map(|text| format!("call {number} on {}: {text}", wire.provider())));
     let newest = seen.said.last().cloned().unwrap_or_default();
-    state.calls.push(Call {
-        wire,
-        body,
-        body_bytes: request.body.len(),
-        output_limit: seen.output_limit,
-        system: seen.system,
-        said: seen.said,
-    });
-    let reply = pick(&mut state, &newest).unwrap_or_else(|| {
+    let call = Call { wire, body, body_bytes: request.body.len(), output_limit: seen.output_limit, system: seen.system, said: seen.said };
+    let scripted = state.script.clone().and_then(|script| script(&call));
+    if scripted.is_none() {
+        state.calls.push(call);
+    }
+    let reply = scripted.or_else(|| pick(&mut state, &newest)).unwrap_or_else(|| {
         state.violations.push(format!("call {number} on {} was not expected: {newest}", wire.provider()));
         Reply::refuse(400)
     });

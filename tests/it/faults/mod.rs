@@ -54,7 +54,7 @@ async fn ask_on(server: &Server, key: &str, config: &str, claim: &str, body: &Va
 }
 
 /// Dollars as they stand in JSON, in nano-dollars.
-fn nanos(value: &Value) -> i64 {
+pub fn nanos(value: &Value) -> i64 {
     value.as_str().and_then(|text| text.parse::<Money>().ok()).unwrap_or_else(|| panic!("no amount: {value}")).nanos()
 }
 
@@ -78,7 +78,7 @@ async fn sound(server: &Server, tenants: &[&Tenant]) {
 }
 
 /// `nimblesite doctor`, beside the server: no file and no ledger is bad. The disk and the modes of what the tests wrote are not asked about.
-async fn doctor(server: &Server) {
+pub async fn doctor(server: &Server) {
     for finding in findings(server).await {
         assert_ne!(finding["state"], "bad", "{finding}");
     }

@@ -26,6 +26,7 @@ use tokio::{
 pub struct Settings {
     limits: BTreeMap<&'static str, u64>,
     toml: String,
+    rates: String,
     process: bool,
     home: Option<PathBuf>,
 }
@@ -41,6 +42,12 @@ impl Settings {
     pub fn toml(mut self, line: &str) -> Self {
         self.toml.push_str(line);
         self.toml.push('\n');
+        self
+    }
+
+    /// Rows for the rate card, behind the usual ones.
+    pub fn rates(mut self, rows: &str) -> Self {
+        self.rates.push_str(rows);
         self
     }
 
@@ -67,7 +74,7 @@ pub struct Server {
     pub vendor: Arc<FakeProvider>,
     /// What else is in the real binary's environment when it is started the next time.
     pub env: BTreeMap<&'static str, String>,
-    pub(super) client: reqwest::Client,
+    pub client: reqwest::Client,
     running: Option<Running>,
     dir: tempfile::TempDir,
     counter: AtomicU64,
@@ -142,7 +149,7 @@ impl Server {
         let dir = dir.expect("a directory");
         let data = dir.path().join("data");
         fs::create_dir(&data).expect("a data directory");
-        fs::write(data.join("models.toml"), rate_card()).expect("a rate card");
+        fs::write(data.join("models.toml"), rate_card() + &settings.rates).expect("a rate card");
         fs::write(data.join("nimblesite.toml"), configuration(&settings, &vendor)).expect("a configuration");
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
         let mut server = Self {

@@ -8,6 +8,8 @@ mod dice;
 mod ledger;
 mod purse;
 mod rules;
+#[cfg(feature = "failpoints")]
+mod storm;
 mod tamper;
 
 use std::env;
