@@ -34,7 +34,15 @@ fn the_errors_page_has_every_code() {
 
 #[test]
 fn every_link_of_the_pages_leads_to_a_file() {
-    for page in ["README.md", "CHANGELOG.md", "docs/ARCHITECTURE.md", "docs/configuration.md", "docs/errors.md", "docs/operations.md"] {
+    for page in [
+        "README.md",
+        "CHANGELOG.md",
+        "docs/ARCHITECTURE.md",
+        "docs/configuration.md",
+        "docs/errors.md",
+        "docs/money.md",
+        "docs/operations.md",
+    ] {
         let text = read(page);
         let folder = root().join(page).parent().unwrap().to_owned();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -45,6 +53,34 @@ fn every_link_of_the_pages_leads_to_a_file() {
             );
         }
     }
+}
+
+/// What docs/money.md says is held up by code and tests: each `path` in backticks is there, and so is each `path::name`; a name in tests/ is
+/// a test that runs.
+#[test]
+fn the_money_page_names_code_and_tests_that_are_there() {
+    let page = read("docs/money.md");
+    let mut tests = 0;
+    for named in page.split('`').skip(1).step_by(2).filter(|named| named.starts_with("src/") || named.starts_with("tests/")) {
+        let (path, name) = named.split_once("::").map_or((named, None), |(path, name)| (path, Some(name)));
+        assert!(root().join(path).exists(), "docs/money.md names {path}, which is not there");
+        let Some(name) = name else { continue };
+        let text = read(path);
+        let at = ["fn", "struct", "trait"].iter().find_map(|kind| declared(&text, kind, name));
+        let at = at.unwrap_or_else(|| panic!("docs/money.md names {name}, which is not in {path}"));
+        let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
+        let attributes: Vec<&str> = text[..line].lines().rev().take_while(|line| line.trim_start().starts_with("#[")).collect();
+        let runs = attributes.iter().any(|line| line.contains("test")) && !attributes.iter().any(|line| line.contains("ignore"));
+        assert!(runs || !path.starts_with("tests/it/") || path.starts_with("tests/it/harness/"), "{path}: {name} is no test");
+        tests += usize::from(runs);
+    }
+    assert!(tests >= 30, "the page names {tests} tests: is it still read right?");
+}
+
+/// Where a name is declared.
+fn declared(text: &str, kind: &str, name: &str) -> Option<usize> {
+    let head = format!("{kind} {name}");
+    text.match_indices(&head).map(|(at, _)| at).find(|at| text[at + head.len()..].starts_with(['(', '<', ' ', ':', ';']))
 }
 
 fn code(value: &str) -> String {

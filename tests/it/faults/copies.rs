@@ -1,6 +1,6 @@
 //! A hundred copies of one request, with one `Idempotency-Key`, and a kill in the middle.
 
-use super::{arm, ask_on, in_full, kept, sound};
+use super::{arm, ask_on, full, kept, sound};
 use crate::{
     fake_provider::{Reply, Wire},
     harness::Settings,
@@ -17,7 +17,7 @@ async fn a_hundred_copies_with_a_kill_in_the_middle_are_one_answer_and_one_charg
     server.vendor.otherwise(Reply::text("Only once.").drip(Duration::from_millis(5)));
     let tenant = server.rich_tenant("Copies").await;
     let config = server.config(&tenant, Wire::OpenAi.provider(), "smart", &json!({})).await;
-    let points: &[&str] = if in_full() {
+    let points: &[&str] = if full() {
         &["turn-opened", "after-hold", "before-send", "after-piece", "after-answer", "in-settle", "after-settle", "before-told"]
     } else {
         &["after-piece", "after-settle"]

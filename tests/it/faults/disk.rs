@@ -3,7 +3,7 @@
 //!
 //! Each test mounts a small tmpfs, which only root may do; where it cannot, the test says so.
 
-use super::{ask, kept, message, skipped, sound};
+use super::{ask, full, kept, message, skipped, sound};
 use crate::{
     fake_provider::{At, Gate, Reply, Wire},
     harness::{Process, Server, Settings, Tenant},
@@ -286,7 +286,7 @@ async fn a_disk_without_a_floor_that_fills_and_frees_again_and_again_costs_nobod
     let Scene { server, tenant, other, config, theirs, .. } = &scene;
     let long = "A middling answer, long enough to need room. ".repeat(400);
     server.vendor.otherwise(Reply::text(&long).tokens(50, 500));
-    let rounds = if super::in_full() { 20 } else { 3 };
+    let rounds = if full() { 20 } else { 3 };
     let mut refused = 0;
     for round in 0..rounds {
         let some = |number: usize| {

@@ -1,6 +1,6 @@
 //! Many clients in several tenants, plain and streaming, while the server is killed again and again, by fail points and from outside.
 
-use super::{arm, ask, in_full, kept, message, sound};
+use super::{arm, ask, full, kept, message, sound};
 use crate::{
     fake_provider::{Reply, Wire},
     harness::{Server, Settings, Tenant},
@@ -157,7 +157,7 @@ impl Crowd {
 #[tokio::test]
 async fn what_was_told_under_load_is_stored_and_charged_once_wherever_the_kill_comes() {
     let mut crowd = Crowd::gather(3, 12).await;
-    let points: &[&str] = if in_full() {
+    let points: &[&str] = if full() {
         &[
             "turn-opened=kill@20",
             "before-hold=kill@15",
@@ -182,7 +182,7 @@ async fn what_was_told_under_load_is_stored_and_charged_once_wherever_the_kill_c
     for point in points {
         crowd.killed(point, None).await;
     }
-    let kills = if in_full() { 40 } else { 3 };
+    let kills = if full() { 40 } else { 3 };
     for kill in 0..kills {
         crowd.killed("", Some(Duration::from_millis(90 + 37 * (kill % 11)))).await;
     }

@@ -12,15 +12,10 @@ mod load;
 mod steps;
 mod thousand;
 
-use crate::harness::{Answer, Process, Server, Tenant};
+use crate::harness::{Answer, Process, Server, Tenant, full};
 use nimblesite::money::Money;
 use serde_json::{Value, json};
 use std::{io::Write, time::Duration};
-
-/// Whether the long variants are wanted.
-fn in_full() -> bool {
-    std::env::var_os("NIMBLESITE_TEST_FULL").is_some_and(|value| value == "1")
-}
 
 /// Tells, past the test runner's capture, that a test could not be run here. `tests/run` counts these lines.
 fn skipped(test: &str, why: &str) {

@@ -1,6 +1,6 @@
 //! One turn, alone, killed at every step of its way.
 
-use super::{arm, ask, ask_on, in_full, kept, message, sound};
+use super::{arm, ask, ask_on, full, kept, message, sound};
 use crate::{
     fake_provider::{Reply, Wire},
     harness::{Server, Settings, Tenant},
@@ -130,7 +130,7 @@ async fn a_turn_that_is_killed_at_any_step_is_whole_or_was_never_there() {
 
 #[tokio::test]
 async fn other_wires_are_killed_no_differently() {
-    let some = |step: &&Step| in_full() || ["after-piece=kill", "in-settle=kill"].contains(&step.point);
+    let some = |step: &&Step| full() || ["after-piece=kill", "in-settle=kill"].contains(&step.point);
     at_every_step(Wire::OpenAi, STEPS.iter().filter(some)).await;
     at_every_step(Wire::Ollama, STEPS.iter().filter(some)).await;
 }

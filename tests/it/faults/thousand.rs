@@ -1,6 +1,6 @@
 //! A restart after `kill -9` with many tenants, some of them in the middle of a turn.
 
-use super::{in_full, message, sound};
+use super::{full, message, sound};
 use crate::{
     fake_provider::{At, Gate, Reply, Wire},
     harness::{Settings, Tenant},
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_with_many_tenants_is_ready_soon_after_a_kill_under_load() {
-    let (tenants_count, running) = if in_full() { (1_000, 100) } else { (100, 20) };
+    let (tenants_count, running) = if full() { (1_000, 100) } else { (100, 20) };
     let mut server = Settings::default().process().start().await;
     let owner = server.user("owner@example.com").await;
     server.stop().await;

@@ -13,6 +13,11 @@ pub use setup::{Process, Server, Settings};
 pub use sse::Events;
 pub use world::{OPERATOR, Tenant, config_body};
 
+/// Whether the long variants were asked for, with `NIMBLESITE_TEST_FULL=1`. Empty and `0` ask for nothing.
+pub fn full() -> bool {
+    std::env::var_os("NIMBLESITE_TEST_FULL").is_some_and(|value| value != "0" && !value.is_empty())
+}
+
 /// Status and body of an answer against an inline snapshot, with ids, times and secrets masked.
 #[macro_export]
 macro_rules! check {

@@ -12,12 +12,8 @@ mod rules;
 mod storm;
 mod tamper;
 
+use crate::harness::full;
 use std::env;
-
-/// Whether the whole harness was asked for.
-pub fn full() -> bool {
-    env::var_os("NIMBLESITE_TEST_FULL").is_some_and(|value| value != "0" && !value.is_empty())
-}
 
 /// The seed of this run: given, or of the day's own choice, and always printed.
 pub fn seed(what: &str) -> u64 {
