@@ -3,7 +3,7 @@
 //! Money rule: every class of tokens has its own rate, a cost is rounded up once, to the nano-dollar.
 
 use crate::{
-    model::{ModelCard, ModelFacts, Rates, Usage},
+    model::{ModelCard, ModelFacts, Rates, Tokenizer, Usage},
     money::{Money, RATE_TOKENS_PER_NANO, Rate},
 };
 use serde::Deserialize;
@@ -25,6 +25,9 @@ pub struct CardRow {
     pub long: Option<(u64, Rates)>,
     /// Tokens of prompt and answer together.
     pub context_window: u64,
+    /// The window, where the row states it: no vendor reads more than fits, so no input is bounded above it. A window that was only assumed
+    /// bounds nothing.
+    pub input_cap: Option<u64>,
     /// The most tokens of one answer.
     pub output_limit: u32,
     /// An output limit lowered below this gives no useful answer.
@@ -65,15 +68,16 @@ impl CardRow {
         cost(&self.rates_for(usage), usage)
     }
 
-    /// The most that a call can cost whose input is at most so many tokens (of whatever class is dearest) and whose output at most so many.
-    pub fn cost_max(&self, input_tokens: u64, output_tokens: u64) -> Option<Money> {
-        let worst = self.worst_rates(input_tokens);
+    /// The most that a call can cost whose input is at most so many tokens (of whatever class is dearest, that of cache writes only where it can
+    /// write) and whose output at most so many.
+    pub fn cost_max(&self, input_tokens: u64, cache_writes: bool, output_tokens: u64) -> Option<Money> {
+        let worst = self.worst_rates(input_tokens, cache_writes);
         cost(&worst, Usage { input_tokens, output_tokens, ..Usage::default() })
     }
 
     /// How many output tokens this much money buys besides such an input; nothing when it does not even pay the input.
-    pub fn output_affordable(&self, money: Money, input_tokens: u64) -> Option<u64> {
-        let worst = self.worst_rates(input_tokens);
+    pub fn output_affordable(&self, money: Money, input_tokens: u64, cache_writes: bool) -> Option<u64> {
+        let worst = self.worst_rates(input_tokens, cache_writes);
         let purse = u128::try_from(money.nanos()).ok()? * RATE_TOKENS_PER_NANO;
         let rest = purse.checked_sub(u128::from(input_tokens) * u128::from(worst.input.units()))?;
         match u128::from(worst.output.units()) {
@@ -89,16 +93,17 @@ impl CardRow {
         free(&self.rates) && self.long.is_none_or(|(_, long)| free(&long))
     }
 
-    /// The rates in this row as one text, so that a changed row can be told from the one under which a model was closed.
+    /// The rates in this row, and what its calls are bounded by, as one text, so that a changed row can be told from the one under which a model was closed.
     pub fn fingerprint(&self) -> String {
-        let text = format!("{:?} {:?} {} {}", self.rates, self.long, self.context_window, self.output_limit);
+        let (bound, limit) = ((self.input_cap, self.facts.tokenizer), self.output_limit);
+        let text = format!("{:?} {:?} {} {limit} {bound:?}", self.rates, self.long, self.context_window);
         blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
     }
 
-    /// The dearest rate that can apply, class by class; `input` is the dearest of the three classes of input.
-    fn worst_rates(&self, input_tokens: u64) -> Rates {
+    /// The dearest rate that can apply, class by class; `input` is the dearest of the classes of input.
+    fn worst_rates(&self, input_tokens: u64, cache_writes: bool) -> Rates {
         let dearest = |rates: &Rates| {
-            let input = rates.input.max(rates.cache_read).max(rates.cache_write);
+            let input = rates.input.max(rates.cache_read).max(if cache_writes { rates.cache_write } else { rates.input });
             Rates { input, cache_read: input, cache_write: input, output: rates.output }
         };
         let base = dearest(&self.rates);
@@ -198,8 +203,8 @@ struct Entry {
     cache_read_long: Option<Rate>,
     #[serde(default)]
     cache_write_long: Option<Rate>,
-    #[serde(default = "context_window_default")]
-    context_window: u64,
+    #[serde(default)]
+    context_window: Option<u64>,
     #[serde(default = "output_limit_default")]
     output_limit: u32,
     #[serde(default = "output_min_default")]
@@ -222,11 +227,12 @@ struct Entry {
     thinking_bound: bool,
     #[serde(default)]
     thinking_default: bool,
+    #[serde(default)]
+    tokenizer: Option<Tokenizer>,
 }
 
-const fn context_window_default() -> u64 {
-    128_000
-}
+/// What is assumed of a model whose row does not say.
+const CONTEXT_WINDOW_DEFAULT: u64 = 128_000;
 
 const fn output_limit_default() -> u32 {
     8_192
@@ -241,10 +247,11 @@ impl Entry {
         if self.provider.is_empty() || self.name.is_empty() {
             return Err("`provider` and `name` must not be empty".to_owned());
         }
-        if self.output_limit == 0 || self.context_window == 0 {
+        let context_window = self.context_window.unwrap_or(CONTEXT_WINDOW_DEFAULT);
+        if self.output_limit == 0 || context_window == 0 {
             return Err("`context_window` and `output_limit` must be above 0".to_owned());
         }
-        if u64::from(self.output_limit) > self.context_window {
+        if u64::from(self.output_limit) > context_window {
             return Err("`output_limit` must not be above `context_window`".to_owned());
         }
         let rates = |input: Rate, output: Rate, read: Option<Rate>, write: Option<Rate>| -> Result<Rates, String> {
@@ -269,11 +276,13 @@ impl Entry {
             forced_tools_refused: self.forced_tools_refused,
             thinking_bound: self.thinking_bound,
             thinking_default: self.thinking_default,
+            tokenizer: self.tokenizer,
         };
         Ok(CardRow {
             rates: rates(self.input, self.output, self.cache_read, self.cache_write)?,
             long,
-            context_window: self.context_window,
+            context_window,
+            input_cap: self.context_window,
             output_limit: self.output_limit,
             output_min: self.output_min.min(self.output_limit),
             facts,
@@ -341,14 +350,31 @@ mod tests {
         let row = row(
             "input='1'\noutput='5'\ncache_read='0.1'\ncache_write='1.25'\nlong_context_above=1000\ninput_long='2'\noutput_long='10'\ncache_write_long='2.5'",
         );
-        assert_eq!(row.cost_max(1000, 100).unwrap().nanos(), 1000 * 1250 + 100 * 5000);
-        assert_eq!(row.cost_max(1001, 100).unwrap().nanos(), 1001 * 2500 + 100 * 10_000);
+        assert_eq!(row.cost_max(1000, true, 100).unwrap().nanos(), 1000 * 1250 + 100 * 5000);
+        assert_eq!(row.cost_max(1001, true, 100).unwrap().nanos(), 1001 * 2500 + 100 * 10_000);
         for usage in [
             Usage { input_tokens: 600, cache_write_tokens: 400, output_tokens: 100, cache_read_tokens: 0 },
             Usage { input_tokens: 1, cache_write_tokens: 0, output_tokens: 100, cache_read_tokens: 1000 },
         ] {
-            assert!(row.cost(usage) <= row.cost_max(usage.input_total(), usage.output_tokens));
+            assert!(row.cost(usage) <= row.cost_max(usage.input_total(), true, usage.output_tokens));
         }
+    }
+
+    #[test]
+    fn a_call_that_writes_no_cache_is_not_bounded_by_the_price_of_writing() {
+        let row = row("input='1'\noutput='5'\ncache_read='0.1'\ncache_write='1.25'");
+        assert_eq!(row.cost_max(1000, false, 0).unwrap().nanos(), 1000 * 1000);
+        assert!(row.output_affordable(Money::from_nanos(1_100_000), 1000, true).is_none());
+        assert_eq!(row.output_affordable(Money::from_nanos(1_100_000), 1000, false), Some(20));
+    }
+
+    #[test]
+    fn only_a_stated_window_bounds_an_input_and_what_bounds_is_in_the_fingerprint() {
+        let (silent, stated) = (row("input='1'\noutput='5'"), row("input='1'\noutput='5'\ncontext_window=128000"));
+        assert_eq!((silent.input_cap, silent.context_window, stated.input_cap), (None, 128_000, Some(128_000)));
+        let counted = row("input='1'\noutput='5'\ntokenizer='o200k_base'");
+        assert_ne!(silent.fingerprint(), stated.fingerprint());
+        assert_ne!(silent.fingerprint(), counted.fingerprint());
     }
 
     #[test]
@@ -356,11 +382,11 @@ mod tests {
         let row = row("input='0.15'\noutput='0.6'");
         for nanos in [0, 1, 149, 150, 151, 15_000, 15_599, 15_600, 1_000_000] {
             let money = Money::from_nanos(nanos);
-            match row.output_affordable(money, 100) {
-                None => assert!(row.cost_max(100, 0).unwrap() > money),
+            match row.output_affordable(money, 100, true) {
+                None => assert!(row.cost_max(100, true, 0).unwrap() > money),
                 Some(tokens) => {
-                    assert!(row.cost_max(100, tokens).unwrap() <= money);
-                    assert!(row.cost_max(100, tokens + 1).unwrap() > money);
+                    assert!(row.cost_max(100, true, tokens).unwrap() <= money);
+                    assert!(row.cost_max(100, true, tokens + 1).unwrap() > money);
                 }
             }
         }
@@ -381,6 +407,7 @@ mod tests {
             ("[[model]]\nprovider='p'\nname='m'\ninput=3.0\noutput='1'", "string"),
             ("[[model]]\nprovider='p'\nname='m'\ninput='1'\noutput='1'\nlong_context_above=3", "go together"),
             ("[[model]]\nprovider='p'\nname='m'\ninput='1'\noutput='1'\nspeed=3", "speed"),
+            ("[[model]]\nprovider='p'\nname='m'\ninput='1'\noutput='1'\ntokenizer='cl1'", "o200k_base"),
             ("[[model]]\nprovider='p'\nname='m'\ninput='1'\noutput='1'\n[[model]]\nprovider='p'\nname='m'\ninput='1'\noutput='1'", "twice"),
         ] {
             let error = RateCard::parse(text).unwrap_err();

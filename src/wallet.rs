@@ -83,8 +83,10 @@ impl Purse {
 /// What is to be bounded before a vendor call.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish {
-    /// No tokenizer can make more of the encoded request; see `provider::Encoded::input_tokens_max`.
+    /// No tokenizer of the vendor can make more of the encoded request; see `provider::input_tokens_counted`.
     pub input_tokens_max: u64,
+    /// Whether the vendor may write to a prompt cache, whose price is the dearest of input.
+    pub cache_writes: bool,
     /// The output limit that the config asks for, in tokens.
     pub output_tokens: u32,
     /// An output limit at or below this is useless: the thinking budget.
@@ -119,16 +121,17 @@ pub enum Denied {
 ///
 /// `free` is what may be held now, `whole` what could be if nothing were held.
 pub fn grant(row: &CardRow, wish: Wish, free: Money, whole: Money) -> Result<Grant, Denied> {
-    let input = wish.input_tokens_max.min(row.context_window);
+    let input = row.input_cap.map_or(wish.input_tokens_max, |cap| wish.input_tokens_max.min(cap));
     let wanted = wish.output_tokens.min(row.output_limit).max(1);
     // Useful is what the card says, above any thinking budget, but never more than was asked for.
     let useful = row.output_min.max(wish.output_above.saturating_add(1)).min(wanted);
     // A bound that does not fit into an amount is above any purse, even the fullest.
-    let bound = |output: u32| row.cost_max(input, u64::from(output));
+    let bound = |output: u32| row.cost_max(input, wish.cache_writes, u64::from(output));
     if let Some(amount) = bound(wanted).filter(|full| *full <= free) {
         return Ok(Grant { amount, output_tokens: wanted });
     }
-    let affordable = row.output_affordable(free, input).map_or(0, |tokens| u32::try_from(tokens).unwrap_or(u32::MAX)).min(wanted);
+    let affordable =
+        row.output_affordable(free, input, wish.cache_writes).map_or(0, |tokens| u32::try_from(tokens).unwrap_or(u32::MAX)).min(wanted);
     if let Some(amount) = bound(affordable).filter(|amount| affordable >= useful && *amount <= free) {
         return Ok(Grant { amount, output_tokens: affordable });
     }
@@ -199,7 +202,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    const WISH: Wish = Wish { input_tokens_max: 1_000, output_tokens: 4_096, output_above: 0 };
+    const WISH: Wish = Wish { input_tokens_max: 1_000, cache_writes: true, output_tokens: 4_096, output_above: 0 };
 
     #[test]
     fn a_full_purse_grants_the_full_limit() {
@@ -226,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_bound_that_does_not_fit_is_above_the_fullest_purse() {
-        let row = CardRow { context_window: u64::MAX, output_limit: u32::MAX, ..row() };
+        let row = CardRow { input_cap: None, output_limit: u32::MAX, ..row() };
         let wish = Wish { input_tokens_max: u64::MAX, ..WISH };
         assert_eq!(grant(&row, wish, Money::MAX, Money::MAX), Err(Denied::Insufficient { required: Money::MAX }));
     }
@@ -235,6 +238,14 @@ mod tests {
     fn a_prompt_is_never_bounded_above_the_window() {
         let wish = Wish { input_tokens_max: u64::MAX, ..WISH };
         assert_eq!(grant(&row(), wish, dollars("10"), dollars("10")).unwrap().amount, dollars("0.811440000"));
+    }
+
+    #[test]
+    fn a_window_that_was_only_assumed_bounds_nothing() {
+        let assumed = CardRow { input_cap: None, ..row() };
+        let wish = Wish { input_tokens_max: 1_000_000, ..WISH };
+        assert!(grant(&row(), wish, dollars("1"), dollars("1")).is_ok());
+        assert!(grant(&assumed, wish, dollars("1"), dollars("1")).is_err());
     }
 
     #[test]
@@ -272,7 +283,7 @@ mod tests {
 
         #[test]
         fn a_grant_never_passes_the_free_money(input in 0u64..300_000, output in 1u32..100_000, free in 0i64..2_000_000_000) {
-            let wish = Wish { input_tokens_max: input, output_tokens: output, output_above: 0 };
+            let wish = Wish { input_tokens_max: input, cache_writes: true, output_tokens: output, output_above: 0 };
             if let Ok(grant) = grant(&row(), wish, Money::from_nanos(free), Money::from_nanos(free)) {
                 prop_assert!(grant.amount.nanos() <= free);
                 prop_assert!(grant.output_tokens <= output);

@@ -33,9 +33,11 @@ use feed::{Event, Feed, Follower};
 use running::Running;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    num::NonZero,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// What runs turns. Cheap to clone.
@@ -71,6 +73,8 @@ struct Inner {
     closed: Mutex<HashSet<(String, String, String)>>,
     /// Tenants with a step that could not be settled yet: no new hold until it is.
     unsettled: Mutex<HashMap<TenantId, usize>>,
+    /// Cores for counting tokens.
+    counting: Semaphore,
 }
 
 /// A chat request whose key was proved.
@@ -110,7 +114,9 @@ impl Agent {
     /// An agent that runs nothing yet.
     pub fn new(parts: Parts) -> Self {
         let running = Running::new(&parts.limits);
-        Self { inner: Arc::new(Inner { parts, running, closed: Mutex::default(), unsettled: Mutex::default() }) }
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let counting = Semaphore::new(cores);
+        Self { inner: Arc::new(Inner { parts, running, closed: Mutex::default(), unsettled: Mutex::default(), counting }) }
     }
 
     /// Reads what an earlier life of the server learnt of its vendors.

@@ -5,12 +5,12 @@ use super::{
     Agent,
     drive::{Drive, Memory},
     lock,
-    prompt::{BYTES_PER_TOKEN, Exchanges, Fitted, beside_bytes, seal},
+    prompt::{BYTES_PER_TOKEN, Exchanges, Fitted, beside_bytes, hashes, seal},
 };
 use crate::{
     config::ProviderConfig,
     error::{Error, Result},
-    model::{ContextPolicy, ContextReport, JsonObject, ModelRef, Role, Speaker, ToolSpec},
+    model::{ContextPolicy, ContextReport, JsonObject, ModelRef, Role, Tokenizer, ToolSpec},
     provider::{self, Encoded, Prompt, PromptMessage},
     rates::CardRow,
     storage::{Hold, HoldAsk, Principal},
@@ -80,7 +80,8 @@ impl Agent {
         let Some((mut prompt, purpose)) = made else { return Ok(None) };
         let encoded = provider::encode(provider, &prompt);
         let wish = Wish {
-            input_tokens_max: encoded.input_tokens_max,
+            input_tokens_max: self.input_tokens_max(&encoded, row.facts.tokenizer).await,
+            cache_writes: encoded.cache_writes,
             output_tokens: prompt.max_tokens,
             output_above: provider::thinking_budget(&prompt.params),
         };
@@ -104,6 +105,16 @@ impl Agent {
             provider::encode(provider, &prompt)
         };
         Ok(Some(Prepared { hold, provider, encoded, purpose }))
+    }
+
+    /// The bound of a request's input: by the vendor's tokenizer where it is public, else by bytes.
+    async fn input_tokens_max(&self, encoded: &Encoded, tokenizer: Option<Tokenizer>) -> u64 {
+        let Some(tokenizer) = tokenizer else { return encoded.input_tokens_max };
+        // Counting keeps a core busy: as many at once as there are, so that a crowd of long prompts leaves the threads to those who store.
+        let Ok(_core) = self.inner.counting.acquire().await else { return encoded.input_tokens_max };
+        let counting = encoded.clone();
+        let counted = tokio::task::spawn_blocking(move || provider::input_tokens_counted(&counting, tokenizer)).await;
+        counted.unwrap_or(encoded.input_tokens_max)
     }
 
     /// The key once more: one that was revoked, weakened or outlived while the turn waited gets no further vendor call.
@@ -165,7 +176,7 @@ impl Agent {
         let beside = beside_bytes(&system, &tools);
         let Some(Fitted { mut messages, report, .. }) = fit(drive, memory, beside, row, max_tokens, shrink)? else { return Ok(None) };
         let report = ContextReport { turns_summarised: memory.summary.as_ref().map_or(0, |summary| summary.turns), ..report };
-        let known = hashes(drive, &messages);
+        let known = hashes(&drive.open.history, &messages);
         let prefix_hash = seal(&system, &tools, &mut messages, &known);
         let (model, facts, context_window) = (model.clone(), row.facts, row.context_window);
         let prompt = Prompt { model, system, tools, messages, params, max_tokens, facts, context_window };
@@ -208,7 +219,7 @@ fn fit(drive: &Drive, memory: &Memory, beside: u64, row: &CardRow, max_tokens: u
     let (exchanges, policy) = (exchanges(drive, memory), drive.open.config.context_policy);
     let tokens_max = window(row, max_tokens, shrink);
     let fitted = exchanges.fit(beside, tokens_max, policy == ContextPolicy::Truncate);
-    if policy == ContextPolicy::Compact && fitted.tokens > tokens_max && exchanges.count() > 1 {
+    if policy == ContextPolicy::Compact && fitted.tokens > tokens_max && exchanges.can_be_summarised() {
         return Ok(None);
     }
     // The estimate counts generously, so it refuses only where even a sparing count is too much; the vendor has the last word.
@@ -217,14 +228,6 @@ fn fit(drive: &Drive, memory: &Memory, beside: u64, row: &CardRow, max_tokens: u
         return Err(Error::ContextTooLong { detail });
     }
     Ok(Some(fitted))
-}
-
-/// What the vendors of the answers among these messages saw before them.
-fn hashes(drive: &Drive, messages: &[PromptMessage]) -> Vec<Option<String>> {
-    let shown = messages.iter().filter(|message| matches!(message, PromptMessage::Assistant { .. })).count();
-    let answers = drive.open.history.iter().filter(|stored| stored.message.role == Speaker::Assistant);
-    let known: Vec<_> = answers.map(|stored| stored.prefix_hash.clone()).collect();
-    known[known.len().saturating_sub(shown)..].to_vec()
 }
 
 /// Asks for a summary of the oldest turns and of what stood for those before them.

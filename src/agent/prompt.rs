@@ -24,6 +24,81 @@ struct Exchange {
     stored: u32,
     /// The last of them.
     last_seq: u64,
+    /// It has results that are stored only when this turn succeeds. Until then its calls are open, and no summary may stand for it.
+    pending: bool,
+}
+
+/// Exchanges on their way.
+struct Making {
+    exchanges: Vec<Exchange>,
+    /// The calls of the newest answer that have no result yet: id and name.
+    open: Vec<(String, String)>,
+}
+
+impl Making {
+    fn stored(&mut self, stored: &StoredMessage) {
+        let message = &stored.message;
+        match message.role {
+            Speaker::User => {
+                let text = message.content.as_str().map_or_else(|| message.content.to_string(), str::to_owned);
+                self.user(text, 1, message.seq);
+            }
+            Speaker::Assistant => {
+                self.close();
+                self.open = message.tool_calls.iter().map(|call| (call.id.clone(), call.name.clone())).collect();
+                let Some(exchange) = self.exchanges.last_mut() else { return };
+                exchange.messages.push(PromptMessage::Assistant {
+                    text: message.content.as_str().map(str::to_owned),
+                    calls: message.tool_calls.clone(),
+                    raw: stored.raw.clone(),
+                    keep_thinking: false,
+                });
+                exchange.stored += 1;
+                exchange.last_seq = message.seq;
+            }
+            Speaker::Tool => {
+                let result = ToolResult {
+                    tool_call_id: message.tool_call_id.clone().unwrap_or_default(),
+                    name: message.name.clone().unwrap_or_default(),
+                    content: message.content.clone(),
+                    ok: message.ok.unwrap_or(true),
+                };
+                self.result(result, Some(message.seq));
+            }
+        }
+    }
+
+    /// Begins an exchange.
+    fn user(&mut self, text: String, stored: u32, last_seq: u64) {
+        self.close();
+        self.exchanges.push(Exchange { messages: vec![PromptMessage::User { text }], stored, last_seq, pending: false });
+    }
+
+    /// Takes a result in, if its call is open. What is not stored yet has no number, and ends no exchange that is summarised.
+    fn result(&mut self, result: ToolResult, seq: Option<u64>) {
+        let Some(exchange) = self.exchanges.last_mut() else { return };
+        exchange.stored += 1;
+        exchange.last_seq = seq.unwrap_or(exchange.last_seq);
+        exchange.pending |= seq.is_none();
+        self.answer(result);
+    }
+
+    fn answer(&mut self, mut result: ToolResult) {
+        let Some(exchange) = self.exchanges.last_mut() else { return };
+        let Some(at) = self.open.iter().position(|(id, _)| *id == result.tool_call_id) else { return };
+        (_, result.name) = self.open.remove(at);
+        match exchange.messages.last_mut() {
+            Some(PromptMessage::Tool { results }) => results.push(result),
+            _ => exchange.messages.push(PromptMessage::Tool { results: vec![result] }),
+        }
+    }
+
+    /// Answers what is still open.
+    fn close(&mut self) {
+        for (tool_call_id, name) in self.open.clone() {
+            self.answer(ToolResult { tool_call_id, name, content: RESULT_LOST.into(), ok: false });
+        }
+    }
 }
 
 /// The oldest exchanges, to be summarised.
@@ -48,72 +123,54 @@ pub struct Fitted {
     pub tokens: u64,
 }
 
+/// What stands for a result that was never stored.
+const RESULT_LOST: &str = "The call was interrupted; whether the tool ran is not known.";
+/// What stands for the user where the history begins after they spoke.
+const BEGINNING_LOST: &str = "(The beginning of this conversation is left out.)";
+
 impl Exchanges {
-    /// Puts a conversation in order. Whatever is stored, each call is answered before anything else is said, and no result lacks its call.
+    /// Puts a conversation in order. Whatever is stored, and wherever it was cut: it begins with the user, each call is answered before anything
+    /// else is said, and no result lacks its call.
     pub fn new(history: &[StoredMessage], admitted: &Admitted) -> Self {
-        let mut made = Self { exchanges: Vec::new() };
-        for stored in history {
-            made.add(stored);
-        }
-        if !admitted.results.is_empty() {
-            made.results(&admitted.results, u32::try_from(admitted.results.len()).unwrap_or(u32::MAX), u64::MAX);
-        }
-        if let Some(text) = &admitted.text {
-            made.exchanges.push(Exchange { messages: vec![PromptMessage::User { text: text.clone() }], stored: 1, last_seq: u64::MAX });
-        }
-        made
-    }
-
-    fn add(&mut self, stored: &StoredMessage) {
-        let message = &stored.message;
-        match message.role {
-            Speaker::User => {
-                let text = message.content.as_str().map_or_else(|| message.content.to_string(), str::to_owned);
-                self.exchanges.push(Exchange { messages: vec![PromptMessage::User { text }], stored: 1, last_seq: message.seq });
+        let mut making = Making { exchanges: Vec::new(), open: Vec::new() };
+        match history.iter().position(|stored| stored.message.role == Speaker::User) {
+            // A history that was cut at the front may begin in the middle of an exchange; that much of it is left out,
+            Some(first) => history[first..].iter().for_each(|stored| making.stored(stored)),
+            // but not the exchange that goes on.
+            None if admitted.text.is_none() && !history.is_empty() => {
+                making.user(BEGINNING_LOST.to_owned(), 0, 0);
+                history.iter().for_each(|stored| making.stored(stored));
             }
-            Speaker::Assistant => {
-                // A history that was cut at the front may begin in the middle of an exchange; that much of it is left out.
-                let Some(exchange) = self.exchanges.last_mut() else { return };
-                exchange.messages.push(PromptMessage::Assistant {
-                    text: message.content.as_str().map(str::to_owned),
-                    calls: message.tool_calls.clone(),
-                    raw: stored.raw.clone(),
-                    keep_thinking: false,
-                });
-                exchange.stored += 1;
-                exchange.last_seq = message.seq;
-            }
-            Speaker::Tool => {
-                let result = ToolResult {
-                    tool_call_id: message.tool_call_id.clone().unwrap_or_default(),
-                    name: message.name.clone().unwrap_or_default(),
-                    content: message.content.clone(),
-                    ok: message.ok.unwrap_or(true),
-                };
-                self.results(&[result], 1, message.seq);
-            }
+            None => {}
+        }
+        for result in &admitted.results {
+            making.result(result.clone(), None);
+        }
+        match &admitted.text {
+            Some(text) => making.user(text.clone(), 1, u64::MAX),
+            None => making.close(),
+        }
+        Self { exchanges: making.exchanges }
+    }
+
+    /// Those that a summary may stand for: all but the last, and but the one whose calls this turn answers.
+    fn settled(&self) -> &[Exchange] {
+        let before = self.exchanges.split_last().map_or(&[][..], |(_, before)| before);
+        match before.split_last() {
+            Some((newest, older)) if newest.pending => older,
+            _ => before,
         }
     }
 
-    fn results(&mut self, new: &[ToolResult], stored: u32, seq: u64) {
-        let Some(exchange) = self.exchanges.last_mut() else { return };
-        match exchange.messages.last_mut() {
-            Some(PromptMessage::Tool { results }) => results.extend_from_slice(new),
-            _ => exchange.messages.push(PromptMessage::Tool { results: new.to_vec() }),
-        }
-        exchange.stored += stored;
-        exchange.last_seq = seq;
+    /// Whether there is anything that a summary may stand for.
+    pub fn can_be_summarised(&self) -> bool {
+        !self.settled().is_empty()
     }
 
-    /// How many exchanges there are.
-    pub fn count(&self) -> usize {
-        self.exchanges.len()
-    }
-
-    /// The oldest exchanges, so many that about half of `tokens_max` is left of the rest, but never the last one, and no more text than a model
-    /// with that window can read at once. Nothing when there is only the last.
+    /// The oldest exchanges, so many that about half of `tokens_max` is left of the rest, but never the last one nor one with open calls, and no
+    /// more text than a model with that window can read at once. Nothing when there are none else.
     pub fn oldest(&self, tokens_max: u64) -> Option<Oldest> {
-        let (_, before) = self.exchanges.split_last()?;
+        let before = self.settled();
         let sizes: Vec<u64> = self.exchanges.iter().map(Exchange::bytes).collect();
         let mut rest: u64 = sizes.iter().sum();
         let (mut turns, mut text_bytes) = (0, 0);
@@ -213,6 +270,14 @@ fn bytes(message: &PromptMessage) -> u64 {
 /// About what system prompt and tools add to a request, in bytes.
 pub fn beside_bytes(system: &str, tools: &[ToolSpec]) -> u64 {
     (system.len() + serde_json::to_string(tools).map_or(0, |text| text.len())) as u64
+}
+
+/// What the vendors of the answers among these messages saw before them, as it is stored with the answers.
+pub fn hashes(history: &[StoredMessage], messages: &[PromptMessage]) -> Vec<Option<String>> {
+    let shown = messages.iter().filter(|message| matches!(message, PromptMessage::Assistant { .. })).count();
+    let answers = history.iter().filter(|stored| stored.message.role == Speaker::Assistant);
+    let known: Vec<_> = answers.map(|stored| stored.prefix_hash.clone()).collect();
+    known[known.len().saturating_sub(shown)..].to_vec()
 }
 
 /// Marks the answers whose vendor will see what it saw when it gave them, and answers the hash of the whole prompt, to be stored with the
@@ -347,6 +412,36 @@ mod tests {
         let cut = &history()[2..];
         let fitted = Exchanges::new(cut, &said("third")).fit(0, u64::MAX, true);
         assert_eq!(fitted.messages[0], PromptMessage::User { text: "second".to_owned() });
+    }
+
+    #[test]
+    fn a_tool_loop_longer_than_what_is_loaded_goes_on() {
+        let cut = [stored(Speaker::Tool, "lost call".into(), &[], Some("z")), stored(Speaker::Assistant, Json::Null, &["a"], None)];
+        let result = ToolResult { tool_call_id: "a".to_owned(), name: "tool".to_owned(), content: "one".into(), ok: true };
+        let admitted = Admitted { results: vec![result.clone()], text: None, system: String::new() };
+        let messages = Exchanges::new(&cut, &admitted).fit(0, u64::MAX, true).messages;
+        assert_eq!(messages.len(), 3);
+        assert_eq!(messages[0], PromptMessage::User { text: BEGINNING_LOST.to_owned() });
+        assert_eq!(messages[2], PromptMessage::Tool { results: vec![result] });
+    }
+
+    #[test]
+    fn a_call_without_a_stored_result_is_answered_all_the_same() {
+        let history = [stored(Speaker::User, "first".into(), &[], None), stored(Speaker::Assistant, Json::Null, &["a", "b"], None)];
+        let messages = Exchanges::new(&history, &said("second")).fit(0, u64::MAX, true).messages;
+        assert!(matches!(&messages[2], PromptMessage::Tool { results } if results.len() == 2 && results.iter().all(|result| !result.ok)));
+    }
+
+    #[test]
+    fn no_summary_stands_for_calls_that_are_open_until_this_turn_succeeds() {
+        let mut history = history();
+        history.extend([stored(Speaker::User, "third".into(), &[], None), stored(Speaker::Assistant, Json::Null, &["c"], None)]);
+        let cancelled = ToolResult { tool_call_id: "c".to_owned(), name: "tool".to_owned(), content: "no".into(), ok: false };
+        let admitted = Admitted { results: vec![cancelled.clone()], ..said("next") };
+        let oldest = Exchanges::new(&history, &admitted).oldest(0).unwrap();
+        assert!(!oldest.transcript.contains("third"), "{}", oldest.transcript);
+        assert!(!Exchanges::new(&history[7..], &admitted).can_be_summarised());
+        assert!(Exchanges::new(&history[5..], &admitted).can_be_summarised());
     }
 
     #[test]

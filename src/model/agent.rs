@@ -45,7 +45,7 @@ pub struct ModelRef {
     pub model: String,
 }
 
-/// How a model wants to be asked, where that differs between models of one wire. From the rate card; all false is the plain case.
+/// How a model wants to be asked, where that differs between models of one wire. From the rate card; all false or absent is the plain case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ModelFacts {
     /// OpenAI: takes `max_completion_tokens`, and sampling parameters only with reasoning effort `none`, if at all.
@@ -62,6 +62,16 @@ pub struct ModelFacts {
     pub thinking_bound: bool,
     /// Thinks unless told otherwise.
     pub thinking_default: bool,
+    /// How the vendor cuts text into tokens, where that is public.
+    pub tokenizer: Option<Tokenizer>,
+}
+
+/// A public way to cut text into tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Tokenizer {
+    /// OpenAI's, from GPT-4o up to the GPT-5 family.
+    #[serde(rename = "o200k_base")]
+    O200kBase,
 }
 
 /// Which model answers, and how it is asked.

@@ -2,8 +2,9 @@
 
 use super::{
     Answer, Broken, Encoded, Progress, Prompt, PromptMessage, Wire,
+    bound::bound,
     decode::{HeardCall, calls_close, finish_with, number, parse, reported, string, usage_if_told},
-    encode::{CallIds, bound, open_schema},
+    encode::{CallIds, open_schema},
 };
 use crate::model::{FinishReason, Json, JsonObject, ModelFacts, RawAnswer, ToolCall, ToolResult, Usage};
 use serde_json::json;
@@ -90,8 +91,8 @@ fn is_thinking(block: &Json) -> bool {
 /// The history: roles alternate, all results of a turn's calls stand together at the start of the user's next message.
 fn messages(prompt: &Prompt) -> Vec<Json> {
     let mut messages: Vec<(&str, Vec<Json>)> = Vec::new();
-    let mut ids =
-        CallIds::new(|id| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)));
+    let accepts = |id: &str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    let mut ids = CallIds::new(accepts, false);
     for message in &prompt.messages {
         let (role, blocks) = match message {
             PromptMessage::User { text } => ("user", vec![text_block(if text.trim().is_empty() { "(an empty message)" } else { text })]),

@@ -3,6 +3,7 @@
 //! There is no `Provider` trait: [`Wire`] picks pure functions. Nothing here knows storage, tenants or HTTP servers.
 
 mod anthropic;
+mod bound;
 pub mod client;
 mod decode;
 mod echo;
@@ -16,6 +17,7 @@ mod rule;
 #[cfg(test)]
 mod tests;
 
+pub use bound::input_tokens_counted;
 pub use decode::{AnswerLimits, Decoder};
 pub use params::{params_for_fallback, split_output_limit, thinking_budget};
 
@@ -182,7 +184,10 @@ pub struct Encoded {
     /// The JSON body.
     pub body: Bytes,
     /// No tokenizer can make more input tokens of this request: its bytes, and the stated overhead of the wire for request, messages, tools.
+    /// [`input_tokens_counted`] knows better where the tokenizer is public.
     pub input_tokens_max: u64,
+    /// Whether the vendor may write to a prompt cache, which it charges for.
+    pub cache_writes: bool,
 }
 
 /// The request that asks `provider` this prompt.

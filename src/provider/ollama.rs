@@ -3,8 +3,9 @@
 
 use super::{
     Answer, Broken, Encoded, Progress, Prompt, PromptMessage, Wire,
+    bound::bound,
     decode::{HeardCall, calls_close, finish_with, number, reported, string},
-    encode::{bound, result_text},
+    encode::result_text,
     openai::tool,
 };
 use crate::model::{FinishReason, Json, JsonObject, RawAnswer, ToolCall, ToolResult, Usage};
@@ -39,9 +40,9 @@ pub(super) fn encode(wire: Wire, prompt: &Prompt) -> Encoded {
 /// Ollama cuts a prompt that exceeds `num_ctx` from the front without a word, so the window is made to fit: two bytes to a token, which is more
 /// tokens than text has. Powers of two, since another window makes Ollama load the model again; never more than the rate card says.
 fn window(wanted: Option<u64>, text_bytes: u64, prompt: &Prompt) -> u64 {
-    let most = prompt.context_window.max(WINDOW_TOKENS_MIN);
+    let most = prompt.context_window;
     let needed = text_bytes / 2 + u64::from(prompt.max_tokens) + 256 * prompt.tools.len() as u64;
-    wanted.unwrap_or_else(|| needed.checked_next_power_of_two().unwrap_or(most)).clamp(WINDOW_TOKENS_MIN, most)
+    wanted.unwrap_or_else(|| needed.checked_next_power_of_two().unwrap_or(most)).clamp(WINDOW_TOKENS_MIN.min(most), most)
 }
 
 fn messages(prompt: &Prompt) -> Vec<Json> {

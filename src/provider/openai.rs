@@ -2,8 +2,9 @@
 
 use super::{
     Answer, Broken, Encoded, Progress, Prompt, PromptMessage, Wire,
+    bound::bound,
     decode::{HeardCall, calls_close, finish_with, number, parse, reported, string},
-    encode::{CallIds, bound, open_schema, result_text},
+    encode::{CallIds, open_schema, result_text},
 };
 use crate::{
     config::ProviderConfig,
@@ -97,7 +98,8 @@ fn messages(dialect: Dialect, prompt: &Prompt) -> Vec<Json> {
         messages.push(json!({"role": "system", "content": prompt.system}));
     }
     // OpenAI takes ids of 40 characters; Kimi K2 wants its own, with dots and colons and again in later turns, back as they were.
-    let mut ids = CallIds::new(if dialect == Dialect::OpenAi { |id| (1..=40).contains(&id.len()) } else { |id| !id.is_empty() });
+    let accepts: fn(&str) -> bool = if dialect == Dialect::OpenAi { |id| (1..=40).contains(&id.len()) } else { |id| !id.is_empty() };
+    let mut ids = CallIds::new(accepts, dialect == Dialect::ReasoningBack);
     for message in &prompt.messages {
         match message {
             PromptMessage::User { text } => messages.push(json!({"role": "user", "content": text})),
@@ -109,7 +111,7 @@ fn messages(dialect: Dialect, prompt: &Prompt) -> Vec<Json> {
                 );
             }
             PromptMessage::Assistant { text, calls, raw, .. } => {
-                let unchanged = ids.turn(calls) || dialect == Dialect::ReasoningBack;
+                let unchanged = ids.turn(calls);
                 let same = raw.as_ref().filter(|raw| raw.model == prompt.model);
                 let reasoning = same.and_then(|raw| raw.json.get("reasoning_content")).cloned();
                 let replayed = same.filter(|_| unchanged).and_then(|raw| replay(raw, calls));

@@ -252,11 +252,11 @@ async fn what_cannot_be_paid_is_402_or_429() {
       "type": "http://<address>/docs/errors#insufficient_credit",
       "title": "The balance does not cover this call",
       "status": 402,
-      "detail": "This call may cost up to $0.002883750, and $0.000000000 is available. Add credit, lower max_tokens, or choose a cheaper model.",
+      "detail": "This call may cost up to $0.002355000, and $0.000000000 is available. Add credit, lower max_tokens, or choose a cheaper model.",
       "code": "insufficient_credit",
       "request_id": "<id 1>",
       "errors": [],
-      "required": "0.002883750",
+      "required": "0.002355000",
       "available": "0.000000000"
     }
     "#);
@@ -283,17 +283,17 @@ async fn what_cannot_be_paid_is_402_or_429() {
     let (first, ()) = tokio::join!(server.post(&chat, &poor.key, &body), async {
         server.vendor.called(2).await;
         check!(world.refused(429, "credit_reserved", server.post(&chat, &poor.key, &body)).await, @r#"
-        429  retry-after: 1  x-credit-available: 0.000001250
+        429  retry-after: 1  x-credit-available: 0.000005000
         {
           "type": "http://<address>/docs/errors#credit_reserved",
           "title": "All credit that is left is reserved by running turns",
           "status": 429,
-          "detail": "This call may cost up to $0.002883750; $0.000001250 is free while running turns hold the rest. Try again in a second.",
+          "detail": "This call may cost up to $0.002355000; $0.000005000 is free while running turns hold the rest. Try again in a second.",
           "code": "credit_reserved",
           "request_id": "<id 1>",
           "errors": [],
-          "required": "0.002883750",
-          "available": "0.000001250"
+          "required": "0.002355000",
+          "available": "0.000005000"
         }
         "#);
         gate.open();
@@ -515,7 +515,7 @@ async fn what_conflicts_is_409() {
         server.vendor.called(3).await;
         let busy = json!({"message": "go", "conversation_id": world.conversation, "on_busy": "reject", "cancel_open_calls": true});
         check!(world.refused(409, "conversation_busy", server.chat(key, &world.config, &busy)).await, @r#"
-        409  retry-after: 1  x-credit-available: 9.928806250
+        409  retry-after: 1  x-credit-available: 9.930517000
         {
           "type": "http://<address>/docs/errors#conversation_busy",
           "title": "Another turn runs on this conversation",
@@ -528,7 +528,7 @@ async fn what_conflicts_is_409() {
         "#);
         let again = async { Answer::read(chat(&results).send().await.unwrap()).await };
         check!(world.refused(409, "idempotency_in_progress", again).await, @r#"
-        409  retry-after: 1  x-credit-available: 9.928806250
+        409  retry-after: 1  x-credit-available: 9.930517000
         {
           "type": "http://<address>/docs/errors#idempotency_in_progress",
           "title": "The first request with this Idempotency-Key still runs",

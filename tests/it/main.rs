@@ -32,6 +32,7 @@ mod fake_provider_test; // the vendor itself: a double that lies is worse than n
 #[cfg(feature = "failpoints")]
 mod faults; // kills at every step and under load, full disks, damage, wrong clocks
 mod files; // the files on disk
+mod histories; // no history sent to any vendor is ever invalid
 mod http; // the server on the wire: framing, limits, streams, TLS
 mod idempotency; // the same request again
 mod isolation; // nobody sees another tenant's data

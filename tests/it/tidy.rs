@@ -167,6 +167,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("serde_json", &["*"]),
     ("serde_path_to_error", &["http/call.rs"]),
     ("sha2", &["wallet.rs"]),
+    ("tiktoken-rs", &["provider/bound.rs"]),
     ("tokio", &["agent/", "cli/", "control.rs", "http/", "mail.rs", "provider/client.rs", "provider/tests/", "storage/"]),
     ("tokio-rustls", &["http/tls.rs"]),
     ("tokio-util", &["agent/", "app.rs", "cli/server.rs", "control.rs", "http/"]),

@@ -227,7 +227,7 @@ async fn many_at_once_never_spend_more_than_there_is() {
     server.credit(&tenant, "0.050000000").await;
     let config = server.config(&tenant, "fake-anthropic", "smart", &json!({"model_config": {"max_tokens": 300}})).await;
     // Each uses all that its limit allows.
-    server.vendor.otherwise(Reply::text("All of it.").tokens(100, 300));
+    server.vendor.otherwise(Reply::text("All of it.").tokens(100, 300).within_limit());
     let body = json!({"message": "go"});
     let answers = futures_util::future::join_all((0..60).map(|_| server.chat(&tenant.key, &config, &body))).await;
     let mut paid = 0;

@@ -86,6 +86,23 @@ struct State {
     streams_cut_by_client: usize,
 }
 
+/// What the vendor would object to in a request.
+pub fn objections(wire: Wire, body: &Value, signatures: &[String]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    check::request(wire, body, signatures, &mut wrong);
+    wrong
+}
+
+/// What a request says, as `speaker: text` lines.
+pub fn said(wire: Wire, body: &Value, signatures: &[String]) -> Vec<String> {
+    check::request(wire, body, signatures, &mut Vec::new()).said
+}
+
+/// The bytes of an answer.
+pub fn answer_bytes(wire: Wire, model: &str, reply: &Reply) -> Vec<u8> {
+    render::frames(wire, model, reply).into_iter().flat_map(|frame| frame.bytes).collect()
+}
+
 /// The vendor. It stops listening when dropped.
 pub struct FakeProvider {
     address: SocketAddr,

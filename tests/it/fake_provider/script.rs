@@ -105,6 +105,8 @@ pub struct Reply {
     pub(super) parts: Vec<Part>,
     pub(super) finish: Finish,
     pub(super) tokens: Tokens,
+    /// Stops at the output limit that it was sent, as vendors do.
+    pub(super) within_limit: bool,
     pub(super) said: Said,
     pub(super) pace: Pace,
     pub(super) stall: Option<(At, Gate)>,
@@ -135,6 +137,7 @@ impl Reply {
             parts,
             finish,
             tokens: Tokens { input: 100, output: 20, cache_read: 0, cache_write: 0 },
+            within_limit: false,
             said: Said::Truth,
             pace: Pace::Frames,
             stall: None,
@@ -193,6 +196,11 @@ impl Reply {
     /// What the call uses, and the vendor bills.
     pub fn tokens(self, input: u64, output: u64) -> Self {
         Self { tokens: Tokens { input, output, cache_read: 0, cache_write: 0 }, ..self }
+    }
+
+    /// Uses no more than the output limit that it is sent.
+    pub fn within_limit(self) -> Self {
+        Self { within_limit: true, ..self }
     }
 
     pub fn cached(mut self, read: u64, write: u64) -> Self {

@@ -102,10 +102,13 @@ fn take(shared: &Shared, request: &Request) -> Option<(Wire, String, Reply)> {
     if scripted.is_none() {
         state.calls.push(call);
     }
-    let reply = scripted.or_else(|| pick(&mut state, &newest)).unwrap_or_else(|| {
+    let mut reply = scripted.or_else(|| pick(&mut state, &newest)).unwrap_or_else(|| {
         state.violations.push(format!("call {number} on {} was not expected: {newest}", wire.provider()));
         Reply::refuse(400)
     });
+    if reply.within_limit {
+        reply.tokens.output = reply.tokens.output.min(seen.output_limit.unwrap_or(u64::MAX));
+    }
     bill(&mut state, wire, &seen.model, &reply);
     state.signatures.extend(reply.parts.iter().filter_map(|part| match part {
         Part::Thinking { signature, .. } => Some(signature.clone()),

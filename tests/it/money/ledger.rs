@@ -158,6 +158,7 @@ impl World {
         };
         let wish = Wish {
             input_tokens_max: amount,
+            cache_writes: true,
             output_tokens: u32::try_from(self.dice.below(2_000)).expect("small"),
             output_above: if self.dice.chance(80) { 0 } else { 100 },
         };

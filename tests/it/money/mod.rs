@@ -8,6 +8,7 @@ mod dice;
 mod ledger;
 mod purse;
 mod rules;
+mod spendable;
 #[cfg(feature = "failpoints")]
 mod storm;
 mod tamper;

@@ -178,6 +178,7 @@ impl Run {
         let number = |dice: &mut Dice, edges: &[i64]| dice.amount(edges).unsigned_abs();
         let wish = Wish {
             input_tokens_max: number(&mut self.dice, &edges),
+            cache_writes: true,
             output_tokens: u32::try_from(number(&mut self.dice, &[1, 4_096, i64::from(row.output_limit)])).unwrap_or(u32::MAX),
             output_above: if self.dice.chance(80) { 0 } else { u32::try_from(number(&mut self.dice, &[1_024])).unwrap_or(u32::MAX) },
         };
