@@ -42,7 +42,12 @@ struct Weather {
 
 impl Weather {
     async fn gather(size: &Size, seed: u64) -> Self {
-        let settings = Settings::default().process().rates(LIARS).limit("provider_idle_timeout_ms", 400);
+        let settings = Settings::default()
+            .process()
+            .rates(LIARS)
+            .limit("key_requests_burst", 100_000)
+            .limit("tenant_requests_burst", 100_000)
+            .limit("provider_idle_timeout_ms", 1_000);
         let server = settings.limit("provider_backoff_max_ms", 10).start().await;
         server.vendor.price("fake-anthropic", "liar", [3_000_000, 15_000_000, 300_000, 3_750_000]);
         let tally = Arc::new(Tally::default());
