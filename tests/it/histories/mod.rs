@@ -4,4 +4,5 @@
 //! `NIMBLESITE_TEST_FULL=1` tries many more.
 
 mod answers;
+mod live;
 mod pure;

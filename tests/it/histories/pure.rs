@@ -341,7 +341,7 @@ fn cases(few: u32, many: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(cases(1_500, 100_000))]
+    #![proptest_config(cases(1_000, 20_000))]
 
     #[test]
     fn no_vendor_objects_to_any_history(steps in proptest::collection::vec(step(), 1..16)) {

@@ -4,7 +4,7 @@
 //! Continuous integration runs a shortened form; `NIMBLESITE_TEST_FULL=1` runs all of it. A run can be had again with the seed it prints,
 //! as `NIMBLESITE_TEST_SEED`.
 
-mod dice;
+pub mod dice;
 mod ledger;
 mod purse;
 mod rules;
