@@ -206,6 +206,9 @@ async fn a_storm_of_turns_overspends_nothing_and_loses_nothing() {
     ] {
         assert!(seen.get(what).is_some_and(|count| *count >= 3), "{what} hardly happened: {seen:?}");
     }
+    // Only the model that is lied about is closed.
+    let closed = weather.sum("SELECT count(*) FROM logs WHERE event = 'hold_breach' AND model <> 'liar'");
+    assert_eq!(closed, 0, "models whose vendor did not lie");
     for what in ["provider_error", "provider_overloaded", "provider_timeout", "provider_not_configured", "model_closed"] {
         assert!(seen.contains_key(what), "{what} did not happen: {seen:?}");
     }

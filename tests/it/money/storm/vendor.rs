@@ -88,10 +88,12 @@ pub(super) fn script(seed: u64, tally: Arc<Tally>) -> Script {
 
 /// Tokens of input, output, cache read and cache write: anything that the request allows, its edges more often than chance would have it.
 fn used(dice: &mut Dice, call: &Call, lies: bool) -> [u64; 4] {
-    let (bytes, limit) = (call.body_bytes as u64, call.output_limit.unwrap_or(1));
+    let limit = call.output_limit.unwrap_or(1);
     if lies {
-        return [bytes * 4 + 10_000, limit, 0, 0];
+        return [call.body_bytes as u64 * 4 + 10_000, limit, 0, 0];
     }
+    // What the model reads, and no token is less than a byte.
+    let bytes = (call.system.len() + call.said.iter().map(String::len).sum::<usize>()) as u64;
     let input = match dice.below(8) {
         0 => bytes,
         1 => 1,
@@ -100,8 +102,9 @@ fn used(dice: &mut Dice, call: &Call, lies: bool) -> [u64; 4] {
     let output = if dice.chance(20) { limit } else { 1 + dice.below(limit) };
     match (call.wire, dice.below(3)) {
         (Wire::Ollama, _) | (_, 0) => [input, output, 0, 0],
-        (_, 1) => [input / 3, output, input / 3, input / 3],
-        _ => [0, output, 0, input],
+        (Wire::OpenAi, 1) => [0, output, 0, input],
+        // Anthropic writes a cache when it is asked to; these requests do not ask.
+        _ => [input - input / 3, output, input / 3, 0],
     }
 }
 
