@@ -92,7 +92,7 @@ fn is_thinking(block: &Json) -> bool {
 fn messages(prompt: &Prompt) -> Vec<Json> {
     let mut messages: Vec<(&str, Vec<Json>)> = Vec::new();
     let accepts = |id: &str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-    let mut ids = CallIds::new(accepts, false);
+    let mut ids = CallIds::new(accepts);
     for message in &prompt.messages {
         let (role, blocks) = match message {
             PromptMessage::User { text } => ("user", vec![text_block(if text.trim().is_empty() { "(an empty message)" } else { text })]),

@@ -18,24 +18,19 @@ pub(super) fn result_text(result: &crate::model::ToolResult) -> String {
 /// refuses, or come again in a later turn; such ids are replaced, in call and result alike.
 pub(super) struct CallIds {
     accepts: fn(&str) -> bool,
-    /// The vendor itself gives the same ids again in later turns, and wants them back as they were.
-    may_repeat: bool,
     used: HashSet<String>,
     turn: HashMap<String, String>,
     replaced: usize,
 }
 
 impl CallIds {
-    pub(super) fn new(accepts: fn(&str) -> bool, may_repeat: bool) -> Self {
-        Self { accepts, may_repeat, used: HashSet::new(), turn: HashMap::new(), replaced: 0 }
+    pub(super) fn new(accepts: fn(&str) -> bool) -> Self {
+        Self { accepts, used: HashSet::new(), turn: HashMap::new(), replaced: 0 }
     }
 
     /// Begins a turn with these calls. True when all ids stay as they are.
     pub(super) fn turn(&mut self, calls: &[ToolCall]) -> bool {
         self.turn.clear();
-        if self.may_repeat {
-            self.used.clear();
-        }
         let mut unchanged = true;
         for call in calls {
             let mut id = call.id.clone();
@@ -48,6 +43,12 @@ impl CallIds {
             self.turn.insert(call.id.clone(), id);
         }
         unchanged
+    }
+
+    /// Begins a turn whose calls the vendor itself spelled so, and wants back as they were.
+    pub(super) fn turn_as_it_was(&mut self, calls: &[ToolCall]) {
+        self.turn.clear();
+        self.used.extend(calls.iter().map(|call| call.id.clone()));
     }
 
     /// The id of a call of the turn begun last.

@@ -99,7 +99,7 @@ fn messages(dialect: Dialect, prompt: &Prompt) -> Vec<Json> {
     }
     // OpenAI takes ids of 40 characters; Kimi K2 wants its own, with dots and colons and again in later turns, back as they were.
     let accepts: fn(&str) -> bool = if dialect == Dialect::OpenAi { |id| (1..=40).contains(&id.len()) } else { |id| !id.is_empty() };
-    let mut ids = CallIds::new(accepts, dialect == Dialect::ReasoningBack);
+    let mut ids = CallIds::new(accepts);
     for message in &prompt.messages {
         match message {
             PromptMessage::User { text } => messages.push(json!({"role": "user", "content": text})),
@@ -111,10 +111,18 @@ fn messages(dialect: Dialect, prompt: &Prompt) -> Vec<Json> {
                 );
             }
             PromptMessage::Assistant { text, calls, raw, .. } => {
-                let unchanged = ids.turn(calls);
                 let same = raw.as_ref().filter(|raw| raw.model == prompt.model);
                 let reasoning = same.and_then(|raw| raw.json.get("reasoning_content")).cloned();
-                let replayed = same.filter(|_| unchanged).and_then(|raw| replay(raw, calls));
+                let replayed = match same.and_then(|raw| replay(raw, calls)) {
+                    Some(message) if dialect == Dialect::ReasoningBack => {
+                        ids.turn_as_it_was(calls);
+                        Some(message)
+                    }
+                    message => {
+                        let unchanged = ids.turn(calls);
+                        message.filter(|_| unchanged)
+                    }
+                };
                 let mut message = match replayed {
                     Some(message) => message,
                     None if text.as_ref().is_none_or(String::is_empty) && calls.is_empty() => continue,
