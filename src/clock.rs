@@ -43,9 +43,16 @@ impl Time {
     }
 
     fn timestamp(self) -> jiff::Timestamp {
-        jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        let end = if self.0 < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+        jiff::Timestamp::from_millisecond(self.0).unwrap_or(end)
     }
 }
+
+/// 1970 on a calendar that has no offset. It reaches to the last moment of 9999, which jiff's timestamps, made to be shown anywhere, do not.
+const EPOCH: jiff::civil::DateTime = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+
+/// RFC 3339 §5.6: the hour of an offset ends at 23.
+const OFFSET_SECONDS_END: i32 = 24 * 60 * 60;
 
 /// Whether a name is a time zone of the IANA database that this machine knows.
 pub fn is_time_zone(name: &str) -> bool {
@@ -54,7 +61,9 @@ pub fn is_time_zone(name: &str) -> bool {
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3}", self.timestamp())
+        let end = if self.0 < 0 { jiff::civil::DateTime::MIN } else { jiff::civil::DateTime::MAX };
+        let moment = EPOCH.checked_add(jiff::SignedDuration::from_millis(self.0)).unwrap_or(end);
+        write!(f, "{moment:.3}Z")
     }
 }
 
@@ -67,7 +76,17 @@ impl fmt::Debug for Time {
 impl FromStr for Time {
     type Err = NotATime;
     fn from_str(text: &str) -> Result<Self, NotATime> {
-        text.parse::<jiff::Timestamp>().map(|stamp| Self(stamp.as_millisecond())).map_err(|_| NotATime)
+        let pieces = jiff::fmt::temporal::Pieces::parse(text).map_err(|_| NotATime)?;
+        let offset = pieces.to_numeric_offset().map(jiff::tz::Offset::seconds).ok_or(NotATime)?;
+        let time = pieces.time().ok_or(NotATime)?;
+        if offset.abs() >= OFFSET_SECONDS_END {
+            return Err(NotATime);
+        }
+        let local = pieces.date().to_datetime(time).duration_since(EPOCH);
+        let since = local.checked_sub(jiff::SignedDuration::from_secs(offset.into())).ok_or(NotATime)?;
+        // The calendar ends with 9999, wherever it is shown.
+        EPOCH.checked_add(since).map_err(|_| NotATime)?;
+        i64::try_from(since.as_millis()).map(Self).map_err(|_| NotATime)
     }
 }
 
@@ -117,5 +136,19 @@ mod tests {
         assert_eq!("2026-11-18T12:06:40.007+01:00".parse(), Ok(time));
         assert_eq!(time.date_in("Pacific/Kiritimati"), "2026-11-19");
         assert_eq!(time.date_in("No/Where"), "2026-11-18");
+    }
+
+    #[test]
+    fn the_last_second_of_9999_is_a_time_and_an_offset_of_a_day_is_not() {
+        for text in ["9999-12-31T23:59:59.000Z", "1969-12-31T23:59:59.500Z", "0001-01-01T00:00:00.000Z"] {
+            assert_eq!(text.parse::<Time>().unwrap().to_string(), text);
+        }
+        assert_eq!("9999-12-31T23:59:59Z".parse::<Time>().unwrap().date_in("UTC"), "9999-12-30", "as far as zones reach");
+        assert_eq!("2026-11-18T12:06:40+23:59".parse::<Time>().unwrap().to_string(), "2026-11-17T12:07:40.000Z");
+        for text in
+            ["2026-11-18T12:06:40+24:00", "2026-11-18T12:06:40+25:00", "9999-12-31T23:59:59-01:00", "2026-11-18T12:06:40", "2026-11-18"]
+        {
+            assert_eq!(text.parse::<Time>(), Err(NotATime), "{text}");
+        }
     }
 }

@@ -107,6 +107,8 @@ pub struct Config {
     pub operator_token: Option<Secret>,
     /// Who may read `/metrics` besides loopback: bearer of the operator token, or anyone when true.
     pub metrics_public: bool,
+    /// Pages of which other origins may call the API from a browser; none by default.
+    pub cors_origins: Vec<String>,
     /// Providers by name.
     pub providers: BTreeMap<String, ProviderConfig>,
     /// Every limit.
@@ -170,6 +172,8 @@ pub struct LimitInfo {
 limits! {
     /// Connections open at once.
     connections_max: count = 4_096;
+    /// Connections open at once from one address (an IPv6 /64 counts as one), so that none can take them all. Behind a proxy, raise it to `connections_max`.
+    connections_per_address_max: count = 2_048;
     /// Requests running at once on one HTTP/2 connection.
     connection_streams_max: count = 100;
     /// How often the TLS files are looked at for a change.

@@ -45,7 +45,7 @@ macro_rules! ids {
             type Err = NotAnId;
             fn from_str(text: &str) -> Result<Self, NotAnId> {
                 // Only the canonical form of RFC 9562: one thing has one name.
-                if text.len() != 36 {
+                if text.len() != 36 || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
                     return Err(NotAnId);
                 }
                 Uuid::try_parse(text).map(Self).map_err(|_| NotAnId)
@@ -115,6 +115,7 @@ mod tests {
         assert!(first < second);
         assert_eq!(first.to_string().parse(), Ok(first));
         assert_eq!(first.to_string().replace('-', "").parse::<TenantId>(), Err(NotAnId));
+        assert_eq!("0192F0C1-2F6E-7C3A-9D2B-5A1F0E8B7C6D".parse::<TenantId>(), Err(NotAnId));
         assert_eq!("".parse::<TenantId>(), Err(NotAnId));
     }
 }

@@ -26,6 +26,19 @@ pub(super) fn base_url(text: &str) -> Result<String, String> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
+/// An origin exactly as browsers send it: scheme, host and port in lower case, no path, no port that goes without saying.
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    let url = base_url(text).map_err(|_| format!("expected an origin such as https://app.example.com, not {text:?}"))?;
+    let authority = url.split_once("://").map_or("", |(_, rest)| rest);
+    let usual = if url.starts_with("https") { ":443" } else { ":80" };
+    if url != text || authority.contains(['/', '*']) || authority.ends_with(usual) || url.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(format!(
+            "expected an origin as browsers send it, such as https://app.example.com: no path, no * and no usual port, not {text:?}"
+        ));
+    }
+    Ok(url)
+}
+
 /// `OLLAMA_HOST` as Ollama itself reads it: scheme and port may be left out, and the address that a server binds to stands for this machine.
 pub(super) fn ollama_host(text: &str) -> Result<String, String> {
     let text = text.trim();
@@ -53,6 +66,23 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn origins_are_as_browsers_send_them() {
+        assert_eq!(origin("https://app.example.com").as_deref(), Ok("https://app.example.com"));
+        assert_eq!(origin("http://localhost:3000").as_deref(), Ok("http://localhost:3000"));
+        for text in [
+            "*",
+            "null",
+            "https://*.example.com",
+            "https://a.example/",
+            "https://a.example/x",
+            "https://A.example",
+            "https://a.example:443",
+        ] {
+            assert!(origin(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn base_urls_lose_their_trailing_slash_and_nothing_else() {

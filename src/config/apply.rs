@@ -27,6 +27,7 @@ pub(super) struct Draft {
     pub(super) public_url: Option<String>,
     pub(super) signup: Signup,
     pub(super) metrics_public: bool,
+    pub(super) cors_origins: Vec<String>,
     pub(super) operator_token: Option<Secret>,
     pub(super) tls_cert: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
@@ -43,6 +44,7 @@ impl Default for Draft {
             public_url: None,
             signup: Signup::Open,
             metrics_public: false,
+            cors_origins: Vec::new(),
             operator_token: None,
             tls_cert: None,
             tls_key: None,
@@ -61,6 +63,10 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("public_url", "The address that people use, for links in mails and documents; `http(s)://` and `listen` by default."),
     ("signup", "Who may make an account: `open` for anyone, `closed` for the operator and invited people alone."),
     ("metrics_public", "Whether anyone may read `/metrics`; otherwise loopback and the operator token."),
+    (
+        "cors_origins",
+        "Origins such as `https://app.example.com` whose pages may call the API from a browser; none by default, and `*` is none.",
+    ),
     ("operator_token", "Turns `/api/v1/operator/*` on; at least 20 characters. Better from the environment than from a file."),
     ("tls.cert", "Certificate chain, a PEM file; read again when it changes."),
     ("tls.key", "Private key, a PEM file; read again when it changes."),
@@ -113,6 +119,7 @@ impl Draft {
                 }
             }
             ["metrics_public"] => self.metrics_public = flag(value)?,
+            ["cors_origins"] => self.cors_origins = list(value)?.iter().map(|text| address::origin(text)).collect::<Result<_, _>>()?,
             ["operator_token"] => {
                 let token = text(value)?.trim();
                 if token.len() < 20 || !token.bytes().all(|byte| byte.is_ascii_graphic()) {

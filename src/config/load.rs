@@ -49,6 +49,7 @@ impl Config {
             mail: Mail { smtp_url: None, from: draft.mail_from },
             operator_token: None,
             metrics_public: draft.metrics_public,
+            cors_origins: draft.cors_origins,
             providers: providers.map(|provider| (provider.name.clone(), provider)).collect(),
             limits: draft.limits,
         }
@@ -116,6 +117,7 @@ fn assemble(data: PathBuf, data_origin: Origin, settings: Vec<Setting>, env: &BT
         mail: Mail { smtp_url: draft.smtp_url, from: draft.mail_from },
         operator_token: draft.operator_token,
         metrics_public: draft.metrics_public,
+        cors_origins: draft.cors_origins,
         providers,
         limits: draft.limits,
     };

@@ -42,6 +42,7 @@ impl Provenance {
         line("public_url".into(), config.public_url.clone());
         line("signup".into(), if config.signup == Signup::Open { "open" } else { "closed" }.into());
         line("metrics_public".into(), config.metrics_public.to_string());
+        line("cors_origins".into(), config.cors_origins.join(","));
         line("operator_token".into(), hidden(config.operator_token.is_some()));
         line("tls.cert".into(), path(config.tls.as_ref().map(|tls| &tls.cert)));
         line("tls.key".into(), path(config.tls.as_ref().map(|tls| &tls.key)));

@@ -28,7 +28,7 @@ codes! {
     MALFORMED_REQUEST 400 "malformed_request" "The request could not be parsed"
         "Something other than the body could not be parsed: the query string, a header, or two different credentials in one request.";
     MISSING_CREDENTIALS 401 "missing_credentials" "No credential was sent"
-        "Send `X-API-Key: ns_…` on tenant routes, `Authorization: Bearer nu_…` on user routes.";
+        "Send `X-API-Key: ns_…` on tenant routes, `Authorization: Bearer nu_…` on user routes, the operator token as bearer on operator routes.";
     INVALID_API_KEY 401 "invalid_api_key" "The API key does not work"
         "The key is unknown, wrong, revoked or expired: one answer for all of them. Copy it again, or make a new one.";
     INVALID_TOKEN 401 "invalid_token" "The token does not work"

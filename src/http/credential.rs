@@ -103,7 +103,8 @@ fn presented(headers: &HeaderMap) -> Result<Presented<'_>> {
         None => None,
         Some(text) => match text.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => Some(token.trim()),
-            _ => return Err(malformed("Authorization takes `Bearer` and a token, nothing else.")),
+            // RFC 9110 §11.6.1: another scheme is no credential of ours, and the challenge says which one is.
+            _ => return Err(Error::MissingCredentials),
         },
     };
     match (key, bearer) {
@@ -162,10 +163,15 @@ mod tests {
             &[("x-api-key", "ns_live_a"), ("authorization", "Bearer ns_live_b")][..],
             &[("x-api-key", "ns_live_a"), ("authorization", "Bearer nu_b")],
             &[("x-api-key", "ns_live_a"), ("x-api-key", "ns_live_a")],
-            &[("authorization", "Basic dTpw")],
-            &[("authorization", "Bearer ")],
         ] {
             assert!(matches!(presented(&of(fields)), Err(Error::MalformedRequest { .. })), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn another_scheme_is_no_credential() {
+        for text in ["Basic dTpw", "Bearer ", "Bearer", "Digest a=b", "ns_live_a"] {
+            assert!(matches!(presented(&of(&[("authorization", text)])), Err(Error::MissingCredentials)), "{text}");
         }
     }
 }

@@ -5,6 +5,7 @@ use super::{
     answer::{self, Shape},
     body::{self, Out},
     call::{OpenCall, OperatorCall, Reply, Request, TenantCall, UserCall},
+    cors::Cors,
     credential::{self, Entered},
     endpoint::Endpoint,
     limit::{Left, Limiter},
@@ -67,13 +68,22 @@ impl Door {
         }
         .instrument(span)
         .await;
+        let cors = Cors::of(&self.app.config.cors_origins, &head);
         let shape = Shape { id: seen.id, head: head.method == hyper::Method::HEAD, close: closes(&head, &outcome), left: &seen.left };
-        answer::response(&self.app, outcome, &shape)
+        let mut response = answer::response(&self.app, outcome, &shape);
+        if let Some(cors) = cors {
+            cors.put(response.headers_mut());
+        }
+        response
     }
 
     async fn pass(&self, head: &Parts, body: &mut Incoming, seen: &mut Seen) -> Result<Reply> {
         let limits = &self.app.config.limits;
         check_head(head, limits)?;
+        if let Some(method) = Cors::of(&self.app.config.cors_origins, head).as_ref().and_then(Cors::preflight) {
+            // Leave is given for what there is; whoever then asks shows a credential like anyone.
+            return self.table.find(method.as_str(), head.uri.path()).map(|_| Reply::Nothing);
+        }
         let found = self.table.find(head.method.as_str(), head.uri.path())?;
         let endpoint = found.endpoint;
         seen.endpoint = Some(endpoint);

@@ -131,7 +131,7 @@ impl Limiter {
 }
 
 /// One subscriber's addresses count as one: an IPv6 customer has a /64 at least.
-fn neighbourhood(peer: IpAddr) -> IpAddr {
+pub(super) fn neighbourhood(peer: IpAddr) -> IpAddr {
     match peer {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),

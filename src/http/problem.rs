@@ -92,11 +92,11 @@ pub fn problem_of(error: &Error) -> ProblemParts {
 
         Error::MissingCredentials => new(
             codes::MISSING_CREDENTIALS,
-            "Send your API key as `X-API-Key: ns_live_…`; on /api/v1/auth and /api/v1/tenants, a user token as `Authorization: Bearer nu_…`.",
+            "Send your API key as `X-API-Key: ns_live_…`; on /api/v1/auth and /api/v1/tenants, a user token as `Authorization: Bearer nu_…`; on /api/v1/operator, the operator token as `Authorization: Bearer …`.",
         ),
         Error::InvalidApiKey => new(codes::INVALID_API_KEY, "The API key is unknown, wrong, revoked or expired. Check that it was copied whole, or make a new one."),
         Error::InvalidLogin => new(codes::INVALID_LOGIN, "The address or the password is wrong. If you forgot it, POST /api/v1/auth/password/forgot."),
-        Error::InvalidToken => new(codes::INVALID_TOKEN, "The token is unknown, already used, revoked or expired. Sign in again, or ask for a new mail."),
+        Error::InvalidToken => new(codes::INVALID_TOKEN, "The token is unknown, already used, revoked or expired. Sign in again, or ask for a new mail; on /api/v1/operator, check the server's operator_token."),
 
         Error::InsufficientCredit { required, available } => {
             new(codes::INSUFFICIENT_CREDIT, format!("This call may cost up to ${required}, and ${available} is available. Add credit, lower max_tokens, or choose a cheaper model."))

@@ -2,6 +2,7 @@
 
 use super::{
     accept,
+    crowd::Crowd,
     door::Door,
     limit::Limiter,
     route::{self, Table},
@@ -32,6 +33,7 @@ async fn serve_table(app: App, table: &'static Table, listener: TcpListener, sto
     }
 
     let graceful = GracefulShutdown::new();
+    let crowd = Crowd::new(limits.connections_per_address_max);
     let permits = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
     tokio::pin!(stop);
     loop {
@@ -46,10 +48,14 @@ async fn serve_table(app: App, table: &'static Table, listener: TcpListener, sto
         };
         match accepted {
             Ok((stream, peer)) => {
+                let Some(place) = crowd.enter(peer.ip()) else {
+                    tracing::debug!(peer = %peer.ip(), "an address has as many connections as it may; one more was closed");
+                    continue;
+                };
                 let serving = accept::connection(Arc::clone(&door), stream, peer.ip(), certificate.clone(), graceful.watcher());
                 tokio::spawn(async move {
                     serving.await;
-                    drop(permit);
+                    drop((permit, place));
                 });
             }
             Err(error) => {

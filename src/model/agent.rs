@@ -82,7 +82,7 @@ pub struct ModelConfig {
     /// The model's name as the provider spells it.
     pub model: String,
     /// Tried in order when the one before certainly did not accept the call.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "super::objects::objects")]
     pub fallbacks: Vec<ModelRef>,
     /// Inference parameters, passed through by an allow-list for each wire (`temperature`, `max_tokens`, …).
     #[serde(flatten)]

@@ -81,7 +81,7 @@ pub struct ChatInput {
     #[serde(default)]
     pub message: Option<String>,
     /// The results of every open tool call.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::objects::objects_opt")]
     pub tool_results: Option<Vec<ToolResultInput>>,
     /// Which conversation goes on; a new one without.
     #[serde(default)]

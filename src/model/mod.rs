@@ -7,6 +7,7 @@ mod billing;
 mod chat;
 mod duplicates;
 mod list;
+mod objects;
 
 pub use account::*;
 pub use agent::*;

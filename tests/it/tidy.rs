@@ -315,6 +315,36 @@ fn what_should_be_pure_is() {
     }
 }
 
+#[test]
+fn a_request_makes_no_witness_and_reaches_one_store() {
+    let mut seen = 0;
+    for (path, text) in sources().into_iter().filter(|(path, _)| path.starts_with("src/http/") || path.starts_with("src/agent/")) {
+        let code = lexed(&text).code;
+        let code = code.split("#[cfg(test)]").next().unwrap();
+        // The operator of the data directory stands beside the server, never behind a request.
+        for word in ["operator_here", "Operator {", "Principal {", "SignedIn {", "TenantStore {", "rusqlite"] {
+            assert!(!code.contains(word) || DECLARED.contains(&(path.as_str(), word)), "{path} names {word}");
+        }
+        // One place opens a store for a request, and hands the handler that one beside the witness it came from.
+        let opened = code.matches(".tenant_store(").count();
+        let expected = OPENERS.iter().find(|(place, _)| *place == path).map_or(0, |(_, count)| *count);
+        assert_eq!(opened, expected, "{path} opens {opened} stores");
+        seen += opened;
+        if path.starts_with("src/http/handlers/") {
+            for word in ["principal_by_key", "principal_again", "signed_in(", "operator_by_token"] {
+                assert!(!code.contains(word), "{path} proves a credential with {word}; that is the door's");
+            }
+        }
+    }
+    assert!(seen > 0, "the rule looked at nothing");
+}
+
+/// Patterns that only look like a witness being made.
+const DECLARED: &[(&str, &str)] = &[];
+
+/// Where a store is opened, and how often.
+const OPENERS: &[(&str, usize)] = &[("src/http/door.rs", 1)];
+
 /// The tables of a tenant's file, from the data model itself.
 fn tenant_tables() -> Vec<String> {
     let schema = fs::read_to_string(root().join("schema.sql")).unwrap();
