@@ -42,6 +42,7 @@ fn every_link_of_the_pages_leads_to_a_file() {
         "docs/errors.md",
         "docs/money.md",
         "docs/operations.md",
+        "docs/security.md",
     ] {
         let text = read(page);
         let folder = root().join(page).parent().unwrap().to_owned();

@@ -124,7 +124,7 @@ async fn who_is_not_known_is_401_or_403() {
           "type": "http://<address>/docs/errors#missing_credentials",
           "title": "No credential was sent",
           "status": 401,
-          "detail": "Send your API key as `X-API-Key: <key prefix>…`; on /api/v1/auth and /api/v1/tenants, a user token as `Authorization: Bearer <token>…`.",
+          "detail": "Send your API key as `X-API-Key: <key prefix>…`; on /api/v1/auth and /api/v1/tenants, a user token as `Authorization: Bearer <token>…`; on /api/v1/operator, the operator token as `Authorization: Bearer …`.",
           "code": "missing_credentials",
           "request_id": "<id 1>",
           "errors": []
@@ -148,7 +148,7 @@ async fn who_is_not_known_is_401_or_403() {
           "type": "http://<address>/docs/errors#invalid_token",
           "title": "The token does not work",
           "status": 401,
-          "detail": "The token is unknown, already used, revoked or expired. Sign in again, or ask for a new mail.",
+          "detail": "The token is unknown, already used, revoked or expired. Sign in again, or ask for a new mail; on /api/v1/operator, check the server's operator_token.",
           "code": "invalid_token",
           "request_id": "<id 1>",
           "errors": []

@@ -426,3 +426,80 @@ async fn a_role_is_looked_up_at_every_request() {
     assert!([403, 422].contains(&refused.status), "{}", refused.body);
     server.done().await;
 }
+
+#[tokio::test]
+async fn a_connection_remembers_no_credential() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = Server::start().await;
+    let a = belongings(&server).await;
+    let b = server.rich_tenant("Bolt").await;
+    let own = server.config(&b, "echo", "echo", &json!({})).await;
+    let get = |key: &str, close: bool| {
+        let field = if key.is_empty() { String::new() } else { format!("X-API-Key: {key}\r\n") };
+        let close = if close { "Connection: close\r\n" } else { "" };
+        format!("GET /api/v1/configs HTTP/1.1\r\nHost: x\r\n{field}{close}\r\n")
+    };
+    // All in one packet, so that one may stand in a buffer while the other is answered.
+    let requests = [get(&a.tenant.key, false), get(&b.key, false), get("", false), get(&a.tenant.key, false), get(&b.key, true)].concat();
+    let mut peer = tokio::net::TcpStream::connect(server.base.trim_start_matches("http://")).await.unwrap();
+    peer.write_all(requests.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    peer.read_to_string(&mut text).await.unwrap();
+    let answers: Vec<_> = text.split("HTTP/1.1 ").skip(1).collect();
+    assert_eq!(answers.len(), 5, "{text}");
+    for (n, (status, whose)) in
+        [("200", Some(true)), ("200", Some(false)), ("401", None), ("200", Some(true)), ("200", Some(false))].into_iter().enumerate()
+    {
+        assert!(answers[n].starts_with(status), "{n}: {}", answers[n]);
+        assert_eq!(answers[n].contains(&a.config), whose == Some(true), "{n}: {}", answers[n]);
+        assert_eq!(answers[n].contains(&own), whose == Some(false), "{n}: {}", answers[n]);
+    }
+    server.done().await;
+}
+
+#[tokio::test]
+async fn a_canary_is_in_its_own_tenant_s_file_and_in_no_other() {
+    let mut server = Server::start().await;
+    let a = belongings(&server).await;
+    let b = server.rich_tenant("Bolt").await;
+    let config = server.config(&b, "fake-anthropic", "smart", &json!({})).await;
+    let calls = server.vendor.call_count();
+    server.vendor.then(Reply::text("Hello."));
+    server.say(&b.key, &config, "hello").await;
+    for call in server.vendor.calls().iter().skip(calls) {
+        assert!(!call.body.to_string().contains(CANARY), "the vendor was told for B what is A's");
+    }
+    let metrics = server.get("/metrics", "").await.expect(200).body;
+    assert!(!metrics.contains(CANARY) && !metrics.contains(&a.tenant.id) && !metrics.contains(&a.config), "{metrics}");
+    server.stop().await;
+    // At rest: every file, journals included, by its bytes.
+    let mut folders = vec![server.data()];
+    let (mut own, mut seen) = (0, 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            if !entry.file_type().unwrap().is_file() {
+                continue;
+            }
+            seen += 1;
+            let path = entry.path().display().to_string();
+            let bytes = std::fs::read(entry.path()).unwrap();
+            let inside = bytes.windows(CANARY.len()).any(|piece| piece == CANARY.as_bytes());
+            // The catalog knows the names of accounts and keys, the outbox their addresses; content is in the tenant's own file alone.
+            let accounts = path.contains("/catalog.db") || path.contains("/outbox/");
+            if path.contains(&a.tenant.id) {
+                own += usize::from(inside);
+            } else {
+                assert!(!inside || accounts, "{path} holds A's canary");
+            }
+            let content = format!("my {CANARY}");
+            assert!(path.contains(&a.tenant.id) || !bytes.windows(content.len()).any(|piece| piece == content.as_bytes()), "{path}");
+        }
+    }
+    assert!(own > 0 && seen > 4, "{own} of {seen}: the canary must be somewhere");
+    server.done().await;
+}

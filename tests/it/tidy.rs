@@ -331,7 +331,7 @@ fn a_request_makes_no_witness_and_reaches_one_store() {
         assert_eq!(opened, expected, "{path} opens {opened} stores");
         seen += opened;
         if path.starts_with("src/http/handlers/") {
-            for word in ["principal_by_key", "principal_again", "signed_in(", "operator_by_token"] {
+            for word in ["principal_by_key", "signed_in(", "operator_by_token"] {
                 assert!(!code.contains(word), "{path} proves a credential with {word}; that is the door's");
             }
         }
@@ -343,7 +343,8 @@ fn a_request_makes_no_witness_and_reaches_one_store() {
 const DECLARED: &[(&str, &str)] = &[];
 
 /// Where a store is opened, and how often.
-const OPENERS: &[(&str, usize)] = &[("src/http/door.rs", 1)];
+/// A refusal is noted in the log of the tenant that was refused.
+const OPENERS: &[(&str, usize)] = &[("src/http/door.rs", 1), ("src/http/refused.rs", 1)];
 
 /// The tables of a tenant's file, from the data model itself.
 fn tenant_tables() -> Vec<String> {
@@ -506,6 +507,19 @@ fn the_contract_s_codes_are_there_with_their_statuses() {
             assert!(codes::ALL.iter().any(|code| code.code == *name && code.status == *status), "{status} {name}");
         }
     }
+}
+
+#[test]
+fn every_test_that_the_security_page_names_is_there() {
+    let tests: String = files("tests", &["rs"]).into_iter().chain(sources()).map(|(_, text)| text).collect();
+    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let mut seen = 0;
+    for line in page.lines().filter(|line| line.ends_with("` |")) {
+        let name = line.trim_end_matches("` |").rsplit('`').next().unwrap();
+        assert!(tests.contains(&format!("fn {name}() {{")), "docs/security.md names {name}, which is no test");
+        seen += 1;
+    }
+    assert!(seen > 30, "{seen}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a client of its own for each way to speak")]
 
 mod answers;
+mod attacks;
 mod limits;
 mod tls;
 mod wire;
