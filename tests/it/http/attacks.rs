@@ -1,6 +1,8 @@
 //! Attacks on the way in, each with the answer that it has to get. What is merely malformed or slow is in `wire` and `limits`.
 
 use super::{Running, code, statuses};
+use crate::harness::{Answer, Server};
+use serde_json::json;
 use std::net::SocketAddr;
 use tokio::net::TcpSocket;
 
@@ -8,18 +10,25 @@ fn post(fields: &str, body: &str) -> String {
     format!("POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n{body}")
 }
 
-fn sized(body: &str) -> String {
-    post(&format!("Content-Length: {}\r\n", body.len()), body)
-}
-
 #[tokio::test]
-async fn json_nested_beyond_reason_is_malformed() {
-    let server = Running::start().await;
-    for open in ["[", "{\"a\":"] {
-        let text = server.tell(sized(&format!("{{\"email\":{}", open.repeat(100_000)))).await;
-        assert_eq!((statuses(&text)[0], code(&text).as_str()), (400, "malformed_json"), "{open}");
+async fn json_nested_beyond_reason_is_refused() {
+    let server = Server::start().await;
+    let tenant = server.tenant("Acme").await;
+    let config = server.config(&tenant, "echo", "echo", &json!({})).await;
+    let send = |body: String| server.request("POST", &format!("/api/v1/chat/{config}"), &tenant.key).body(body).send();
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let deep = format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
+        // Where any JSON may stand, the reader stops on its way down.
+        for field in ["metadata", "template_vars", "tool_results"] {
+            let inner = if field == "tool_results" { format!("[{{\"content\":{deep}}}]") } else { format!("{{\"k\":{deep}}}") };
+            let answer = send(format!("{{\"message\":\"go\",\"{field}\":{inner}}}")).await.unwrap();
+            Answer::read(answer).await.problem(400, "malformed_json");
+        }
+        // Where a text must stand, it does not begin to go down.
+        Answer::read(send(format!("{{\"message\":{deep}}}")).await.unwrap()).await.problem(422, "validation_failed");
     }
-    assert_eq!(statuses(&server.tell("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await), [200]);
+    server.get("/healthz", "").await.expect(200);
+    server.done().await;
 }
 
 #[tokio::test]
