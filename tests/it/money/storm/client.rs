@@ -209,9 +209,9 @@ impl Client {
         let made = server.request("POST", "/api/v1/keys", &tenant.key).body(json!({"name": "short-lived", "role": "member"}).to_string());
         let made: Value = serde_json::from_str(&made.send().await.ok()?.text().await.ok()?).ok()?;
         let (key, id) = (made["key"].as_str()?, made["id"].as_str()?);
-        // A claim of its own: idempotency keys belong to the key that sent them.
+        // A claim of its own, another each time: asked again after a kill, it would be told the same answer twice.
         let lone = Ask {
-            claim: format!("{} once", ask.claim),
+            claim: format!("{} once {}", ask.claim, self.dice.bits()),
             stream: false,
             body: json!({"message": format!("fine and alone, {}", ask.claim)}),
             ..ask.clone()
