@@ -62,6 +62,8 @@ pub(super) fn prepare(conn: &Connection, usage: Use, busy: Duration) -> rusqlite
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
         (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
         (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+        // A plan depends on the statement alone: else some are compiled anew whenever other values are bound.
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true),
     ] {
         conn.set_db_config(setting, on)?;
     }
