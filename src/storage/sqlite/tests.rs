@@ -108,11 +108,11 @@ fn damage_found_while_open_quarantines() {
     // Only the pages of `configs` are noise: the file opens, and the first list finds out.
     let bench = after(bench, |dir| {
         let conn = Connection::open(file(dir, tenant)).unwrap();
-        let root: u32 = conn.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'configs'", [], |row| row.get(0)).unwrap();
+        let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap() as usize;
+        let (root, page) = (number("SELECT rootpage FROM sqlite_schema WHERE name = 'configs'"), number("PRAGMA page_size"));
         drop(conn);
         let mut bytes = fs::read(file(dir, tenant)).unwrap();
-        let root = root as usize;
-        bytes[(root - 1) * 4096..root * 4096].fill(0xA5);
+        bytes[(root - 1) * page..root * page].fill(0xA5);
         fs::write(file(dir, tenant), bytes).unwrap();
     });
     let lease = bench.engine.lease(tenant).unwrap();
