@@ -151,6 +151,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("jsonschema", &["config_check/tool_schema.rs"]),
     ("lettre", &["mail.rs"]),
     ("matchit", &["http/route.rs"]),
+    ("mimalloc", &["main.rs"]),
     ("parking_lot", &["storage/sqlite/"]),
     ("prometheus-client", &["metrics.rs"]),
     ("quick_cache", &["storage/access.rs", "storage/proof.rs"]),
