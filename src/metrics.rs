@@ -65,6 +65,8 @@ struct Inner {
     connections: Gauge,
     breaches: Counter,
     interrupted: Counter,
+    statements: Counter,
+    commits: Counter,
     panics: Counter,
     abandoned: Counter,
 }
@@ -97,6 +99,8 @@ impl Metrics {
             connections: Gauge::default(),
             breaches: Counter::default(),
             interrupted: Counter::default(),
+            statements: Counter::default(),
+            commits: Counter::default(),
             panics: Counter::default(),
             abandoned: Counter::default(),
         };
@@ -170,6 +174,12 @@ impl Metrics {
         self.inner.interrupted.inner().fetch_max(turns_in_all, Ordering::Relaxed);
     }
 
+    /// So many statements and commits storage has done in all of this run.
+    pub fn storage(&self, statements_in_all: u64, commits_in_all: u64) {
+        self.inner.statements.inner().fetch_max(statements_in_all, Ordering::Relaxed);
+        self.inner.commits.inner().fetch_max(commits_in_all, Ordering::Relaxed);
+    }
+
     /// A request's connection broke before it was answered.
     pub fn abandoned(&self) {
         self.inner.abandoned.inc();
@@ -209,6 +219,8 @@ impl Inner {
         registry.register("connections_open", "Connections open now", self.connections.clone());
         registry.register("hold_breaches", "Vendor reports above the bound", self.breaches.clone());
         registry.register("turns_interrupted", "Turns that an end of the server cut off", self.interrupted.clone());
+        registry.register("storage_statements", "Statements run inside transactions", self.statements.clone());
+        registry.register("storage_commits", "Commits of writes, each shared by what waited for it", self.commits.clone());
         registry.register("http_requests_abandoned", "Requests whose connection broke before their answer", self.abandoned.clone());
         registry.register("panics", "Requests answered 500 because their handler panicked", self.panics.clone());
     }

@@ -191,6 +191,8 @@ pub(super) trait Engine: Send + Sync + 'static {
     /// How many tenants' databases are open. Cheap.
     fn tenants_open(&self) -> usize;
 
+    /// Statements run inside transactions, and commits of queued writes, since the process began. Cheap.
+    fn work_done(&self) -> (u64, u64);
     /// Whether the data's disk takes writes: an empty transaction would not notice that it does not. Blocks.
     fn write_check(&self) -> Result<()>;
 

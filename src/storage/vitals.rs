@@ -14,17 +14,24 @@ pub struct Vitals {
     pub password_checks: usize,
     /// Turns of an earlier run that were found cut off and closed, since this one began.
     pub turns_interrupted: u64,
+    /// Statements run inside transactions since the process began.
+    pub statements: u64,
+    /// Commits of queued writes since the process began; each waits for the disk once.
+    pub commits: u64,
 }
 
 impl Storage {
     /// What storage is busy with now. Cheap.
     pub fn vitals(&self) -> Vitals {
         let inner = &self.inner;
+        let (statements, commits) = inner.engine.work_done();
         Vitals {
             tenants_open: inner.engine.tenants_open(),
             key_checks: inner.access.key_checks(),
             password_checks: inner.access.passwords.waiting(),
             turns_interrupted: inner.interrupted.load(Ordering::Relaxed),
+            statements,
+            commits,
         }
     }
 }

@@ -83,4 +83,5 @@ fn observe(app: &App) {
     app.metrics.level("password_checks", vitals.password_checks);
     app.metrics.level("turns", app.agent.turns_running());
     app.metrics.interrupted(vitals.turns_interrupted);
+    app.metrics.storage(vitals.statements, vitals.commits);
 }

@@ -6,7 +6,13 @@ use crate::{
     storage::engine::Job,
 };
 use rusqlite::Connection;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Commits of queued writes that this process asked the disk for, each an fsync of a log. One for the process, as it runs one server.
+pub(super) static COMMITS: AtomicU64 = AtomicU64::new(0);
 
 /// A write and, once it failed, why.
 struct Entry {
@@ -84,6 +90,9 @@ fn transact(conn: &Connection, health: &Health, entries: &mut [Entry]) -> std::r
         let end = if done == 0 { "ROLLBACK" } else { "COMMIT" };
         crate::failpoint::hit_in(&health.name, "before-commit");
         let ended = step(conn, end, health);
+        if done > 0 {
+            COMMITS.fetch_add(1, Ordering::Relaxed);
+        }
         crate::failpoint::hit_in(&health.name, "after-commit");
         return ended.map_err(|error| {
             if !conn.is_autocommit()

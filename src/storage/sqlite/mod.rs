@@ -266,6 +266,10 @@ impl Engine for Sqlite {
         self.tenants.open_count()
     }
 
+    fn work_done(&self) -> (u64, u64) {
+        (tx::STATEMENTS.load(Ordering::Relaxed), batch::COMMITS.load(Ordering::Relaxed))
+    }
+
     fn write_check(&self) -> Result<()> {
         self.directory.write_check()
     }

@@ -9,6 +9,10 @@ use rusqlite::{
     Connection,
     types::{ToSql, ToSqlOutput, ValueRef},
 };
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Statements that this process ran inside transactions. One for the process, as it runs one server.
+pub(super) static STATEMENTS: AtomicU64 = AtomicU64::new(0);
 
 /// A transaction that someone else began and will end.
 pub(super) struct SqliteTx<'a> {
@@ -18,12 +22,14 @@ pub(super) struct SqliteTx<'a> {
 
 impl Tx for SqliteTx<'_> {
     fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
+        STATEMENTS.fetch_add(1, Ordering::Relaxed);
         let mut statement = self.conn.prepare_cached(sql).told(self.health)?;
         let changed = statement.execute(rusqlite::params_from_iter(params)).told(self.health)?;
         Ok(changed as u64)
     }
 
     fn query(&mut self, sql: &str, params: &[Param<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()> {
+        STATEMENTS.fetch_add(1, Ordering::Relaxed);
         let mut statement = self.conn.prepare_cached(sql).told(self.health)?;
         let mut rows = statement.query(rusqlite::params_from_iter(params)).told(self.health)?;
         while let Some(row) = rows.next().told(self.health)? {
