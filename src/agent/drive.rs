@@ -5,7 +5,7 @@ use super::{
     Agent,
     feed::{Event, Feed},
     input::Admitted,
-    prepare::{Aim, Prepared, Purpose},
+    prepare::{Aim, Matter, Prepared, Purpose},
     running::{ClaimGuard, ConversationGuard, Slot, TurnGuard},
     settle::{Bill, Called, answered, failed, settle_failed, summarised, until_stored},
     turn::{Ask, Happened, Retry, Turn},
@@ -53,6 +53,11 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// Of a turn that has just begun.
+    pub(super) fn begun(open: &OpenTurn) -> Self {
+        Self { summary: open.summary.clone(), from: 0, step: 1, usage: Usage::default(), cost: Money::ZERO }
+    }
+
     /// Takes a summary in that was stored.
     fn summarised(&mut self, open: &OpenTurn, summary: Summary, bill: &Bill) {
         self.from = open.history.partition_point(|stored| stored.message.seq <= summary.until_seq);
@@ -79,9 +84,9 @@ enum Next {
 }
 
 impl Agent {
-    /// Runs a turn to its end.
-    pub(super) async fn drive(self, drive: Drive, guards: Guards) {
-        let last = match AssertUnwindSafe(self.run(&drive)).catch_unwind().await {
+    /// Runs a turn to its end. Its `first` call may have been prepared when it was opened.
+    pub(super) async fn drive(self, drive: Drive, first: Option<Prepared>, guards: Guards) {
+        let last = match AssertUnwindSafe(self.run(&drive, first)).catch_unwind().await {
             Ok(last) => last,
             Err(_) => broken_off(&drive).await,
         };
@@ -94,16 +99,22 @@ impl Agent {
         drop(turn);
     }
 
-    async fn run(&self, drive: &Drive) -> Event {
+    async fn run(&self, drive: &Drive, mut first: Option<Prepared>) -> Event {
         let config = &drive.open.config;
         let retry = Retry::of(self.limits());
         let mut turn = Turn::new(config.model_config.primary(), config.model_config.fallbacks.clone(), config.context_policy, retry);
-        let mut memory = Memory { summary: drive.open.summary.clone(), from: 0, step: 1, usage: Usage::default(), cost: Money::ZERO };
+        let mut memory = Memory::begun(&drive.open);
         let mut ask = turn.next(Happened::Begun, 0);
         loop {
             let next = match ask {
-                Ask::Call { model, shrink } => self.call(drive, &mut memory, &mut turn, &model, Aim::Answer { shrink }).await,
-                Ask::Compact { model, shrink } => self.call(drive, &mut memory, &mut turn, &model, Aim::Summary { shrink }).await,
+                Ask::Call { model, shrink } => {
+                    let aim = Aim::Answer { shrink };
+                    self.call(drive, &mut memory, &mut turn, &model, aim, first.take()).await
+                }
+                Ask::Compact { model, shrink } => {
+                    let aim = Aim::Summary { shrink };
+                    self.call(drive, &mut memory, &mut turn, &model, aim, None).await
+                }
                 Ask::Wait(wait) => {
                     let waited = tokio::select! {
                         () = drive.cancel.cancelled() => Happened::Cancelled,
@@ -121,14 +132,18 @@ impl Agent {
         }
     }
 
-    /// Prepares, makes and settles one call.
-    async fn call(&self, drive: &Drive, memory: &mut Memory, turn: &mut Turn, model: &ModelRef, aim: Aim) -> Next {
-        if drive.cancel.is_cancelled() {
-            return Next::Ask(turn.next(Happened::Cancelled, 0));
-        }
-        let Prepared { hold, provider, encoded, purpose } = match self.prepare(drive, memory, model, aim).await {
-            Ok(Some(prepared)) => prepared,
-            Ok(None) => return Next::Ask(turn.next(Happened::TooLong, 0)),
+    /// Prepares a call, unless it is `ready`, makes it and settles it.
+    async fn call(&self, drive: &Drive, memory: &mut Memory, turn: &mut Turn, model: &ModelRef, aim: Aim, ready: Option<Prepared>) -> Next {
+        let prepared = match ready {
+            // What is held for must be settled: a turn that was cancelled meanwhile is cut off where the call begins.
+            Some(ready) => Ok(Some(ready)),
+            None if drive.cancel.is_cancelled() => return Next::Ask(turn.next(Happened::Cancelled, 0)),
+            None => self.prepare(drive, memory, model, aim).await,
+        };
+        let held = prepared.and_then(|prepared| Ok((prepared, self.provider(&model.provider)?)));
+        let (Prepared { hold, encoded, purpose }, provider) = match held {
+            Ok((Some(prepared), provider)) => (prepared, provider),
+            Ok((None, _)) => return Next::Ask(turn.next(Happened::TooLong, 0)),
             Err(error) => {
                 self.parts().metrics.hold("refused");
                 return Next::Ask(turn.next(Happened::NotAsked(error), 0));
@@ -235,6 +250,11 @@ fn last_event(settled: Result<Settled>) -> Event {
 }
 
 impl Drive {
+    /// What its prompts are made of.
+    pub(super) fn matter(&self) -> Matter<'_> {
+        Matter { who: &self.who, open: &self.open, admitted: &self.admitted }
+    }
+
     /// Tells followers once that the turn has begun.
     fn started(&self) {
         if self.feed.is_empty() {

@@ -91,14 +91,14 @@ pub fn admit(input: &ChatInput, open: &OpenTurn, system: String) -> Result<Admis
                 return Err(Error::ToolResultsRequired { open });
             }
             let results = open.open_calls.iter().map(cancelled).collect();
-            Ok(Admission::Go(Admitted { results, text: Some(text.clone()), system }))
+            Ok(Admission::Go(Admitted { results, text: Some(text.clone()), system }, None))
         }
         (None, Some(results)) if open.open_calls.is_empty() => replay(results, open).ok_or_else(|| {
             let message = "no tool call of this conversation is open".to_owned();
             Error::ToolResultsMismatch { errors: vec![FieldError { pointer: "/tool_results".to_owned(), message }] }
         }),
         (None, Some(results)) => match matched(results, &open.open_calls) {
-            Ok(results) => Ok(Admission::Go(Admitted { results, text: None, system })),
+            Ok(results) => Ok(Admission::Go(Admitted { results, text: None, system }, None)),
             // The answer to these may have called further tools, and got lost on its way.
             Err(mismatch) => replay(results, open).ok_or(mismatch),
         },

@@ -25,11 +25,13 @@ use crate::{
     model::{ChatInput, OnBusy, TurnOutcome},
     provider::client::Client,
     rates::RateCard,
-    storage::{Claim, Opened, Principal, Storage, Stored, TenantStore, TurnAsk},
+    storage::{Admission, Claim, OpenTurn, Opened, Principal, Storage, Stored, TenantStore, TurnAsk},
     template,
 };
 use arc_swap::ArcSwap;
 use feed::{Event, Feed, Follower};
+use input::Admitted;
+use prepare::{Draft, Matter};
 use running::Running;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -136,7 +138,8 @@ impl Agent {
 
     /// Begins a turn, or finds the answer that this request was given before. The turn runs to its end whether or not anyone reads it.
     ///
-    /// Fails with whatever refuses the request before a turn is open; then no row of it stays. A refusal by the wallet comes as the first event.
+    /// Fails with whatever refuses the request before a turn is open, the wallet included; then no row of it stays. Where the first call has to
+    /// wait for a summary or a count of tokens, what refuses it comes as the first event.
     pub async fn chat(&self, chat: Chat) -> Result<Reading> {
         let agent = self.clone();
         // A task of its own from the first write on: a client that goes away must not leave a turn open that nobody drives.
@@ -175,11 +178,16 @@ impl Agent {
             () = self.parts().stopping.cancelled() => return Err(Error::ShuttingDown),
             guard = running.conversation(tenant, conversation, wait) => guard.ok_or(busy)?,
         };
-        let opened = chat.store.turn_open(turn_ask(&chat, conversation, claim), self.admission(&chat)).await?;
+        let opened = chat.store.turn_open(turn_ask(&chat, conversation, claim), self.admission(&chat)).await;
+        let opened = opened.inspect_err(|error| self.refusal_count(error))?;
         match opened {
             Opened::Replay(stored) => Ok(replayed(stored)),
-            Opened::Running(open, admitted) => {
+            Opened::Running(open, (admitted, draft), hold) => {
                 crate::failpoint::hit("turn-opened");
+                let first = match (draft, hold) {
+                    (Some(draft), Some(hold)) => Some(draft.held(hold, self.provider(&open.config.model_config.provider)?)),
+                    _ => None,
+                };
                 let turn = open.turn;
                 let guard = running.turn_begin(tenant, turn);
                 let (feed, cancel) = (Arc::clone(&guard.entry.feed), guard.entry.cancel.clone());
@@ -195,23 +203,36 @@ impl Agent {
                     cancel,
                 };
                 let guards = drive::Guards { turn: guard, slot, claim: claim_guard, conversation: conversation_guard };
-                tokio::spawn(self.drive(drive, guards));
+                tokio::spawn(self.drive(drive, first, guards));
                 Ok(Reading { follower, turn, replayed: false })
             }
         }
     }
 
-    /// What is checked inside the transaction that opens the turn.
-    fn admission(
-        &self,
-        chat: &Chat,
-    ) -> impl Fn(&crate::storage::OpenTurn) -> Result<crate::storage::Admission<input::Admitted>> + Send + 'static {
-        let (input, who, bytes_max) = (chat.input.clone(), chat.who.clone(), self.limits().rendered_prompt_bytes_max);
+    /// What is checked inside the transaction that opens the turn, and the call that it begins with.
+    fn admission(&self, chat: &Chat) -> impl Fn(&OpenTurn) -> Result<Admission<(Admitted, Option<Draft>)>> + Send + 'static {
+        let (agent, input, who) = (self.clone(), chat.input.clone(), chat.who.clone());
         let date = self.parts().clock.now().date_in(who.time_zone());
         move |open| {
             let built_ins = template::BuiltIns { tenant_name: who.tenant_name(), agent_name: &open.config.name, date: &date };
+            let bytes_max = agent.limits().rendered_prompt_bytes_max;
             let system = template::render(&open.config.system_prompt, &built_ins, &open.template_vars, bytes_max)?;
-            input::admit(&input, open, system)
+            match input::admit(&input, open, system)? {
+                Admission::Replay(stored) => Ok(Admission::Replay(stored)),
+                Admission::Go(admitted, _) => {
+                    let draft = agent.first_draft(Matter { who: &who, open, admitted: &admitted })?;
+                    let hold = draft.as_ref().map(|draft| Box::new(draft.ask.clone()));
+                    Ok(Admission::Go((admitted, draft), hold))
+                }
+            }
+        }
+    }
+
+    /// A turn that the wallet did not let begin counts like one that it stopped later.
+    fn refusal_count(&self, error: &Error) {
+        if let Error::InsufficientCredit { .. } | Error::KeySpendLimit { .. } | Error::CreditReserved { .. } = error {
+            self.parts().metrics.hold("refused");
+            self.parts().metrics.turn("failed");
         }
     }
 
@@ -292,6 +313,7 @@ fn turn_ask(chat: &Chat, conversation: ConversationId, claim: Option<Claim>) -> 
         end_user: chat.input.user.clone(),
         template_vars: chat.input.template_vars.clone().unwrap_or_default(),
         claim,
+        may_be_again: chat.input.tool_results.is_some(),
     }
 }
 

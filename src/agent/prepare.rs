@@ -4,6 +4,7 @@
 use super::{
     Agent,
     drive::{Drive, Memory},
+    input::Admitted,
     lock,
     prompt::{BYTES_PER_TOKEN, Exchanges, Fitted, beside_bytes, hashes, seal},
 };
@@ -13,7 +14,7 @@ use crate::{
     model::{ContextPolicy, ContextReport, JsonObject, ModelRef, Role, Tokenizer, ToolSpec},
     provider::{self, Encoded, Prompt, PromptMessage},
     rates::CardRow,
-    storage::{Hold, HoldAsk, Principal},
+    storage::{Hold, HoldAsk, OpenTurn, Principal},
     wallet::Wish,
 };
 use std::sync::Arc;
@@ -33,12 +34,38 @@ pub(super) enum Aim {
     },
 }
 
+/// What a prompt is made of.
+#[derive(Clone, Copy)]
+pub(super) struct Matter<'a> {
+    pub(super) who: &'a Principal,
+    pub(super) open: &'a OpenTurn,
+    pub(super) admitted: &'a Admitted,
+}
+
+/// A request that is priced, bounded and encoded, and waits for its money.
+pub(super) struct Draft {
+    pub(super) ask: HoldAsk,
+    prompt: Prompt,
+    encoded: Encoded,
+    purpose: Purpose,
+}
+
 /// A request that may be sent.
-pub(super) struct Prepared<'a> {
+pub(super) struct Prepared {
     pub(super) hold: Hold,
-    pub(super) provider: &'a ProviderConfig,
     pub(super) encoded: Encoded,
     pub(super) purpose: Purpose,
+}
+
+impl Draft {
+    /// With its money, it may be sent. The limit may have been lowered to what the balance buys; what is sent is what was held for.
+    pub(super) fn held(mut self, hold: Hold, provider: &ProviderConfig) -> Prepared {
+        if hold.output_tokens() != self.prompt.max_tokens {
+            self.prompt.max_tokens = hold.output_tokens();
+            self.encoded = provider::encode(provider, &self.prompt);
+        }
+        Prepared { hold, encoded: self.encoded, purpose: self.purpose }
+    }
 }
 
 /// What becomes of a call's answer.
@@ -67,26 +94,52 @@ const SUMMARISE: &str = "You keep the memory of a conversation between a user an
 /// The output limit of a summary, in tokens.
 const SUMMARY_TOKENS: u32 = 1_024;
 
+/// A prompt up to this length has its tokens counted inside the transaction that opens the turn, in well under a millisecond; others wait
+/// behind it there.
+const COUNTED_AT_ONCE_BYTES_MAX: usize = 8 * 1024;
+
 impl Agent {
+    /// The turn's first call, to be held for in the commit that opens the turn; nothing where that has to wait: for a summary, or until the
+    /// tokens of a long prompt are counted. Blocks for as long as it takes to write the prompt.
+    pub(super) fn first_draft(&self, matter: Matter<'_>) -> Result<Option<Draft>> {
+        let model = matter.open.config.model_config.primary();
+        let Some(mut draft) = self.draft(matter, &Memory::begun(matter.open), &model, Aim::Answer { shrink: 0 })? else { return Ok(None) };
+        if let Some(tokenizer) = draft.ask.row.facts.tokenizer {
+            if draft.encoded.body.len() > COUNTED_AT_ONCE_BYTES_MAX {
+                return Ok(None);
+            }
+            draft.ask.wish.input_tokens_max = provider::input_tokens_counted(&draft.encoded, tokenizer);
+        }
+        Ok(Some(draft))
+    }
+
     /// Makes a call ready; nothing when the prompt does not fit and the policy is to summarise first.
-    pub(super) async fn prepare(&self, drive: &Drive, memory: &Memory, model: &ModelRef, aim: Aim) -> Result<Option<Prepared<'_>>> {
+    pub(super) async fn prepare(&self, drive: &Drive, memory: &Memory, model: &ModelRef, aim: Aim) -> Result<Option<Prepared>> {
+        let Some(mut draft) = self.draft(drive.matter(), memory, model, aim)? else { return Ok(None) };
+        draft.ask.wish.input_tokens_max = self.input_tokens_max(&draft.encoded, draft.ask.row.facts.tokenizer).await;
+        let hold = drive.store.wallet_hold(draft.ask.clone()).await?;
+        Ok(Some(draft.held(hold, self.provider(&model.provider)?)))
+    }
+
+    /// Price, credentials, prompt and bound of a call; nothing when the prompt does not fit and the policy is to summarise first.
+    fn draft(&self, matter: Matter<'_>, memory: &Memory, model: &ModelRef, aim: Aim) -> Result<Option<Draft>> {
         let provider = self.provider(&model.provider)?;
         let row = self.price(model)?;
-        let who = self.standing(drive)?;
+        let who = self.standing(matter.who)?;
         let made = match aim {
-            Aim::Answer { shrink } => self.prompt(drive, memory, model, provider, &row, shrink)?,
-            Aim::Summary { shrink } => Some(summary_prompt(drive, memory, model, &row, shrink)?),
+            Aim::Answer { shrink } => self.prompt(matter, memory, model, provider, &row, shrink)?,
+            Aim::Summary { shrink } => Some(summary_prompt(matter, memory, model, &row, shrink)?),
         };
-        let Some((mut prompt, purpose)) = made else { return Ok(None) };
+        let Some((prompt, purpose)) = made else { return Ok(None) };
         let encoded = provider::encode(provider, &prompt);
         let wish = Wish {
-            input_tokens_max: self.input_tokens_max(&encoded, row.facts.tokenizer).await,
+            input_tokens_max: encoded.input_tokens_max,
             cache_writes: encoded.cache_writes,
             output_tokens: prompt.max_tokens,
             output_above: provider::thinking_budget(&prompt.params),
         };
         let ask = HoldAsk {
-            turn: drive.open.turn,
+            turn: matter.open.turn,
             step: memory.step,
             key: who.key_id(),
             spend_limit: who.spend_limit(),
@@ -94,17 +147,7 @@ impl Agent {
             row,
             wish,
         };
-        crate::failpoint::hit("before-hold");
-        let hold = drive.store.wallet_hold(ask).await?;
-        crate::failpoint::hit("after-hold");
-        // The limit may have been lowered to what the balance buys; what is sent is what was held for.
-        let encoded = if hold.output_tokens() == prompt.max_tokens {
-            encoded
-        } else {
-            prompt.max_tokens = hold.output_tokens();
-            provider::encode(provider, &prompt)
-        };
-        Ok(Some(Prepared { hold, provider, encoded, purpose }))
+        Ok(Some(Draft { ask, prompt, encoded, purpose }))
     }
 
     /// The bound of a request's input: by the vendor's tokenizer where it is public, else by bytes.
@@ -118,8 +161,8 @@ impl Agent {
     }
 
     /// The key once more: one that was revoked, weakened or outlived while the turn waited gets no further vendor call.
-    fn standing(&self, drive: &Drive) -> Result<Principal> {
-        let who = self.parts().storage.principal_again(&drive.who)?;
+    fn standing(&self, who: &Principal) -> Result<Principal> {
+        let who = self.parts().storage.principal_again(who)?;
         if who.suspended() {
             return Err(Error::TenantSuspended);
         }
@@ -133,7 +176,7 @@ impl Agent {
         Ok(who)
     }
 
-    fn provider(&self, name: &str) -> Result<&ProviderConfig> {
+    pub(super) fn provider(&self, name: &str) -> Result<&ProviderConfig> {
         let provider = self.parts().providers.get(name).ok_or_else(|| Error::ProviderNotConfigured {
             provider: name.to_owned(),
             detail: "it is not in this server's configuration".to_owned(),
@@ -149,34 +192,39 @@ impl Agent {
         let Some(row) = self.parts().rates.load().find(&provider, &name).cloned() else {
             return Err(Error::PricingUnavailable { provider, model: name });
         };
-        let closed = lock(&self.inner.closed).contains(&(provider.clone(), name.clone(), row.fingerprint()));
-        if closed { Err(Error::ModelClosed { provider, model: name }) } else { Ok(row) }
+        let closed = lock(&self.inner.closed);
+        // Hardly ever is one: only then is it worth to know the row's fingerprint.
+        if !closed.is_empty() && closed.contains(&(provider.clone(), name.clone(), row.fingerprint())) {
+            Err(Error::ModelClosed { provider, model: name })
+        } else {
+            Ok(row)
+        }
     }
 
     fn prompt(
         &self,
-        drive: &Drive,
+        matter: Matter<'_>,
         memory: &Memory,
         model: &ModelRef,
         provider: &ProviderConfig,
         row: &CardRow,
         shrink: u32,
     ) -> Result<Option<(Prompt, Purpose)>> {
-        let config = &drive.open.config;
+        let config = &matter.open.config;
         let tools: Arc<[ToolSpec]> = config.tools_config.iter().map(crate::model::ToolEntry::spec).collect();
         if row.facts.tools_refused && !tools.is_empty() {
             let message = format!("{} takes no tools over this API; choose another model or remove tools_config", model.model);
             return Err(Error::invalid("/model_config/model", message));
         }
-        let (limit, params) = provider::split_output_limit(&self.params_for(drive, model, provider));
+        let (limit, params) = provider::split_output_limit(&self.params_for(matter, model, provider));
         let default = u32::try_from(self.limits().output_tokens_default).unwrap_or(u32::MAX);
         // The default is room for the answer; thinking comes on top of it.
         let max_tokens = limit.unwrap_or(default.saturating_add(provider::thinking_budget(&params))).clamp(1, row.output_limit);
-        let system = system(drive, memory);
+        let system = system(matter, memory);
         let beside = beside_bytes(&system, &tools);
-        let Some(Fitted { mut messages, report, .. }) = fit(drive, memory, beside, row, max_tokens, shrink)? else { return Ok(None) };
+        let Some(Fitted { mut messages, report, .. }) = fit(matter, memory, beside, row, max_tokens, shrink)? else { return Ok(None) };
         let report = ContextReport { turns_summarised: memory.summary.as_ref().map_or(0, |summary| summary.turns), ..report };
-        let known = hashes(&drive.open.history, &messages);
+        let known = hashes(&matter.open.history, &messages);
         let prefix_hash = seal(&system, &tools, &mut messages, &known);
         let (model, facts, context_window) = (model.clone(), row.facts, row.context_window);
         let prompt = Prompt { model, system, tools, messages, params, max_tokens, facts, context_window };
@@ -184,8 +232,8 @@ impl Agent {
     }
 
     /// The config's parameters; a fallback on another wire takes those that it knows.
-    fn params_for(&self, drive: &Drive, model: &ModelRef, provider: &ProviderConfig) -> JsonObject {
-        let config = &drive.open.config.model_config;
+    fn params_for(&self, matter: Matter<'_>, model: &ModelRef, provider: &ProviderConfig) -> JsonObject {
+        let config = &matter.open.config.model_config;
         let primary_wire = self.parts().providers.get(&config.provider).map_or(provider.wire, |primary| primary.wire);
         if *model == config.primary() {
             return config.params.clone();
@@ -195,8 +243,8 @@ impl Agent {
 }
 
 /// The system prompt, with what stands for the oldest turns.
-fn system(drive: &Drive, memory: &Memory) -> String {
-    let system = &drive.admitted.system;
+fn system(matter: Matter<'_>, memory: &Memory) -> String {
+    let system = &matter.admitted.system;
     match &memory.summary {
         None => system.clone(),
         Some(summary) => {
@@ -205,8 +253,8 @@ fn system(drive: &Drive, memory: &Memory) -> String {
     }
 }
 
-fn exchanges(drive: &Drive, memory: &Memory) -> Exchanges {
-    Exchanges::new(&drive.open.history[memory.from..], &drive.admitted)
+fn exchanges(matter: Matter<'_>, memory: &Memory) -> Exchanges {
+    Exchanges::new(&matter.open.history[memory.from..], matter.admitted)
 }
 
 /// Tokens of the window beside the answer; with each `shrink` a quarter less.
@@ -215,8 +263,8 @@ fn window(row: &CardRow, max_tokens: u32, shrink: u32) -> u64 {
 }
 
 /// The messages that fit the model's window beside the answer; nothing when they do not and the policy is to summarise.
-fn fit(drive: &Drive, memory: &Memory, beside: u64, row: &CardRow, max_tokens: u32, shrink: u32) -> Result<Option<Fitted>> {
-    let (exchanges, policy) = (exchanges(drive, memory), drive.open.config.context_policy);
+fn fit(matter: Matter<'_>, memory: &Memory, beside: u64, row: &CardRow, max_tokens: u32, shrink: u32) -> Result<Option<Fitted>> {
+    let (exchanges, policy) = (exchanges(matter, memory), matter.open.config.context_policy);
     let tokens_max = window(row, max_tokens, shrink);
     let fitted = exchanges.fit(beside, tokens_max, policy == ContextPolicy::Truncate);
     if policy == ContextPolicy::Compact && fitted.tokens > tokens_max && exchanges.can_be_summarised() {
@@ -231,11 +279,11 @@ fn fit(drive: &Drive, memory: &Memory, beside: u64, row: &CardRow, max_tokens: u
 }
 
 /// Asks for a summary of the oldest turns and of what stood for those before them.
-fn summary_prompt(drive: &Drive, memory: &Memory, model: &ModelRef, row: &CardRow, shrink: u32) -> Result<(Prompt, Purpose)> {
+fn summary_prompt(matter: Matter<'_>, memory: &Memory, model: &ModelRef, row: &CardRow, shrink: u32) -> Result<(Prompt, Purpose)> {
     let max_tokens = SUMMARY_TOKENS.min(row.output_limit);
-    let beside = beside_bytes(&system(drive, memory), &[]) / BYTES_PER_TOKEN;
+    let beside = beside_bytes(&system(matter, memory), &[]) / BYTES_PER_TOKEN;
     let tokens_max = window(row, max_tokens, shrink).saturating_sub(beside);
-    let Some(oldest) = exchanges(drive, memory).oldest(tokens_max) else {
+    let Some(oldest) = exchanges(matter, memory).oldest(tokens_max) else {
         let detail = format!("The last message alone is longer than {} takes.", row.name);
         return Err(Error::ContextTooLong { detail });
     };

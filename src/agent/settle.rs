@@ -72,6 +72,7 @@ impl Bill {
             summary: None,
             turn: drive.open.turn,
             conversation: drive.open.conversation,
+            claimed: drive.open.claim.is_some(),
             charge: self.charge,
             usage: self.usage,
             estimated: self.estimated,
@@ -158,6 +159,7 @@ fn step(drive: &Drive, called: Option<Called<'_>>, end: StepEnd, row: LogRow) ->
     Step {
         turn: drive.open.turn,
         conversation: drive.open.conversation,
+        claimed: drive.open.claim.is_some(),
         charge: bill.map_or(Money::ZERO, |bill| bill.charge),
         usage: bill.and_then(|bill| bill.usage),
         estimated: bill.is_some_and(|bill| bill.estimated),

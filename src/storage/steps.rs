@@ -26,6 +26,8 @@ pub struct Step {
     pub turn: TurnId,
     /// The conversation.
     pub conversation: ConversationId,
+    /// Whether an idempotency key waits for what the turn comes to.
+    pub claimed: bool,
     /// What the tenant pays: at most the hold.
     pub charge: Money,
     /// What was used, as reported or estimated.
@@ -143,9 +145,9 @@ impl TenantStore {
 type Head = (u64, String, Money);
 
 fn step_write(tx: &mut TenantTx<'_>, slip: Option<&HoldSlip>, step: &Step, now: Time) -> Result<(Settled, Option<Head>)> {
-    let purse = match slip {
+    let (purse, link) = match slip {
         Some(slip) => wallet::hold_settle(tx, slip, step.charge, step.usage, step.estimated, now)?,
-        None => wallet::purse(tx)?.0,
+        None => (wallet::purse(tx)?.0, None),
     };
     if let Some(slip) = slip.filter(|_| step.breached) {
         model_close(tx, slip, now)?;
@@ -161,12 +163,7 @@ fn step_write(tx: &mut TenantTx<'_>, slip: Option<&HoldSlip>, step: &Step, now: 
         None => None,
         Some(end) => Some(turn_end(tx, step, end, balance, now)?),
     };
-    let head = if step.charge.is_zero() {
-        None
-    } else {
-        let (_, seq, hash) = wallet::purse(tx)?;
-        Some((seq, hash, balance))
-    };
+    let head = link.map(|(seq, hash)| (seq, hash, balance));
     crate::failpoint::hit("in-settle");
     Ok((Settled { outcome, available: purse.available() }, head))
 }
@@ -222,10 +219,12 @@ fn turn_end(tx: &mut TenantTx<'_>, step: &Step, end: &StepEnd, balance: Money, n
     if ended != 1 {
         return Err(Error::Conflict { detail: format!("turn {turn} was ended before") });
     }
-    tx.execute(
-        "UPDATE idempotency SET status = ?3, answer = ?4 WHERE tenant_id = ?1 AND turn_id = ?2",
-        &[Param::Text(&turn), Param::Int(status), Param::Text(&rows::json_text(&outcome)?)],
-    )?;
+    if step.claimed {
+        tx.execute(
+            "UPDATE idempotency SET status = ?3, answer = ?4 WHERE tenant_id = ?1 AND turn_id = ?2",
+            &[Param::Text(&turn), Param::Int(status), Param::Text(&rows::json_text(&outcome)?)],
+        )?;
+    }
     Ok(outcome)
 }
 

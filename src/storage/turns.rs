@@ -8,7 +8,7 @@ use super::{
     engine::{Param, Row},
     logs, rows,
     tenant::TenantTx,
-    wallet::{self, HoldSlip},
+    wallet::{self, Hold, HoldAsk, HoldSlip},
 };
 use crate::{
     clock::Time,
@@ -47,6 +47,8 @@ pub struct TurnAsk {
     pub template_vars: TemplateVars,
     /// The caller's idempotency key.
     pub claim: Option<Claim>,
+    /// Whether the input may be one that was answered already: results of tools, posted once more.
+    pub may_be_again: bool,
 }
 
 /// An idempotency key and what it stands for.
@@ -81,7 +83,7 @@ pub struct OpenTurn {
     pub summary: Option<Summary>,
     /// What was said before, oldest first, the newest `limits.history_messages_max`.
     pub history: Vec<StoredMessage>,
-    /// What the newest answer said beside its message.
+    /// What the newest answer said beside its message, where [`TurnAsk::may_be_again`].
     pub last_report: Option<TurnReport>,
     /// The calls that wait for results.
     pub open_calls: Vec<ToolCall>,
@@ -91,17 +93,23 @@ pub struct OpenTurn {
 
 /// What the caller's check says of an open turn.
 pub enum Admission<T> {
-    /// Go on, with what the check made of the input.
-    Go(T),
+    /// Go on, with what the check made of the input, and hold for the first call where it is known already.
+    Go(T, Option<Box<HoldAsk>>),
     /// The answer is there already; open nothing.
     Replay(Stored),
 }
 
 /// What came of opening a turn.
 pub enum Opened<T> {
-    /// It runs; it must be ended by a settle, a refusal or a failure.
-    Running(Box<OpenTurn>, T),
+    /// It runs; it must be ended by a settle, a refusal or a failure. With the hold that the check asked for.
+    Running(Box<OpenTurn>, T, Option<Hold>),
     /// The same request was answered before.
+    Replay(Stored),
+}
+
+/// An [`Opened`] turn whose commit is still to come: only after it is a slip a [`Hold`].
+enum Written<T> {
+    Running(Box<OpenTurn>, T, Option<HoldSlip>),
     Replay(Stored),
 }
 
@@ -117,17 +125,18 @@ pub struct Stored {
 }
 
 impl TenantStore {
-    /// Opens a turn. `admit` sees what it would work on and may refuse it; it runs inside the transaction, perhaps more than once.
+    /// Opens a turn, and sets the money for its first call aside where `admit` says how much: one commit for both. `admit` sees what the turn
+    /// would work on and may refuse it; it runs inside the transaction, perhaps more than once.
     ///
     /// Fails with `NotFound`, `ConversationConfigMismatch`, `ConversationBusy`, `IdempotencyInProgress`, `IdempotencyKeyReused`, with what
-    /// `admit` fails with, and with what storage fails with; then nothing was written.
+    /// `admit` and [`TenantStore::wallet_hold`] fail with, and with what storage fails with; then nothing was written.
     pub async fn turn_open<T: Send + 'static>(
         &self,
         ask: TurnAsk,
         admit: impl Fn(&OpenTurn) -> Result<Admission<T>> + Send + 'static,
     ) -> Result<Opened<T>> {
         let (boot, clock, limits) = (self.boot, self.clock, self.limits.clone());
-        self.write(move |tx| {
+        let opening = move |tx: &mut TenantTx<'_>| {
             let now = clock.now();
             if let Some(claim) = &ask.claim {
                 let oldest = now.minus(limits.idempotency_ms);
@@ -136,18 +145,22 @@ impl TenantStore {
                     &[Param::Int(oldest.ms())],
                 )?;
                 if let Some(stored) = claim_check(tx, ask.config, claim, boot, oldest)? {
-                    return Ok(Opened::Replay(stored));
+                    return Ok(Written::Replay(stored));
                 }
             }
             let open = turn_load(tx, &ask, limits.history_messages_max)?;
-            let admitted = match admit(&open)? {
-                Admission::Replay(stored) => return Ok(Opened::Replay(stored)),
-                Admission::Go(admitted) => admitted,
+            let (admitted, hold) = match admit(&open)? {
+                Admission::Replay(stored) => return Ok(Written::Replay(stored)),
+                Admission::Go(admitted, hold) => (admitted, hold),
             };
             turn_write(tx, &ask, &open, boot, now)?;
-            Ok(Opened::Running(Box::new(open), admitted))
+            let slip = hold.map(|hold| wallet::hold_make(tx, &hold, boot, now)).transpose()?;
+            Ok(Written::Running(Box::new(open), admitted, slip))
+        };
+        Ok(match self.write(opening).await? {
+            Written::Replay(stored) => Opened::Replay(stored),
+            Written::Running(open, admitted, slip) => Opened::Running(open, admitted, slip.map(|slip| self.held(slip))),
         })
-        .await
     }
 
     /// What the same request was answered before, if it was: to be asked before anything that refuses or delays a new turn.
@@ -197,7 +210,7 @@ impl TenantStore {
         let clock = self.clock;
         self.write(move |tx| {
             let now = clock.now();
-            wallet::hold_end(tx, slip.id, slip.key, slip.amount, Money::ZERO)?;
+            wallet::hold_end(tx, slip.id, slip.key, slip.amount)?;
             interrupted(tx, slip.turn, Some((&slip.model, slip.amount)), now)
         })
         .await
@@ -251,26 +264,29 @@ fn turn_load(tx: &mut TenantTx<'_>, ask: &TurnAsk, history_max: usize) -> Result
     };
     if !ask.conversation_is_new {
         let (id, text) = (ask.conversation, ask.conversation.to_string());
-        let (config, vars, calls, summary): (ConfigId, TemplateVars, Option<Vec<ToolCall>>, Option<Summary>) = tx
+        let (config, vars, calls, busy, summary): (ConfigId, TemplateVars, Option<Vec<ToolCall>>, bool, Option<Summary>) = tx
             .first(
-                "SELECT config_id, template_vars, open_calls, summary, summary_seq, summary_turns FROM conversations
-                 WHERE tenant_id = ?1 AND id = ?2",
+                "SELECT config_id, template_vars, open_calls,
+                        EXISTS (SELECT 1 FROM turns WHERE tenant_id = ?1 AND conversation_id = ?2 AND state = 'running'),
+                        summary, summary_seq, summary_turns
+                 FROM conversations WHERE tenant_id = ?1 AND id = ?2",
                 &[Param::Text(&text)],
-                |row| Ok((rows::parsed(row, 0)?, rows::json(row, 1)?, rows::json_opt(row, 2)?, summary(row, 3)?)),
+                |row| Ok((rows::parsed(row, 0)?, rows::json(row, 1)?, rows::json_opt(row, 2)?, row.int(3)? != 0, summary(row, 4)?)),
             )?
             .ok_or_else(|| Error::not_found("conversation", id))?;
         if config != ask.config {
             return Err(Error::ConversationConfigMismatch);
         }
-        let running = "SELECT 1 FROM turns WHERE tenant_id = ?1 AND conversation_id = ?2 AND state = 'running'";
-        if tx.first(running, &[Param::Text(&text)], |_| Ok(()))?.is_some() {
+        if busy {
             return Err(Error::ConversationBusy { retry_after: Duration::from_secs(1) });
         }
         open.template_vars = vars;
         open.open_calls = calls.unwrap_or_default();
         open.history = history(tx, &text, summary.as_ref().map_or(0, |summary| summary.until_seq), history_max)?;
         open.summary = summary;
-        open.last_report = last_report(tx, open.history.last())?;
+        if ask.may_be_again {
+            open.last_report = last_report(tx, open.history.last())?;
+        }
     }
     open.template_vars.extend(ask.template_vars.clone());
     Ok(open)
@@ -393,7 +409,7 @@ pub(super) fn recover(tx: &mut TenantTx<'_>, boot: BootId, now: Time) -> Result<
         },
     )?;
     for (hold, _, key, amount, _) in &holds {
-        wallet::hold_end(tx, *hold, *key, *amount, Money::ZERO)?;
+        wallet::hold_end(tx, *hold, *key, *amount)?;
     }
     for turn in &turns {
         let held = holds.iter().find(|(_, of, ..)| of == turn);

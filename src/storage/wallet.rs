@@ -1,6 +1,6 @@
 //! The wallet in SQL: the rules of `crate::wallet` by conditional update, under the file's `CHECK`s, with the ledger's chain.
 //!
-//! No vendor call without a [`Hold`], no [`Hold`] but from [`TenantStore::wallet_hold`].
+//! No vendor call without a [`Hold`], no [`Hold`] but from [`TenantStore::wallet_hold`] and [`TenantStore::turn_open`].
 
 use super::{
     Operator, Storage, TenantStore,
@@ -196,9 +196,9 @@ fn key_settle(tx: &mut TenantTx<'_>, key: KeyId, held: Money, charge: Money) -> 
 }
 
 /// Bounds the call, sets the money aside and writes the hold's row.
-fn hold_make(tx: &mut TenantTx<'_>, ask: &HoldAsk, boot: BootId, now: Time) -> Result<HoldSlip> {
-    model_open(tx, ask)?;
-    let (purse, ..) = purse(tx)?;
+pub(super) fn hold_make(tx: &mut TenantTx<'_>, ask: &HoldAsk, boot: BootId, now: Time) -> Result<HoldSlip> {
+    crate::failpoint::hit("before-hold");
+    let purse = purse_for(tx, ask)?;
     let (mut free, mut whole) = (purse.available(), purse.balance());
     let mut key_is_the_bound = false;
     if let Some(limit) = ask.spend_limit {
@@ -251,20 +251,29 @@ fn hold_make(tx: &mut TenantTx<'_>, ask: &HoldAsk, boot: BootId, now: Time) -> R
     })
 }
 
-/// A model whose vendor broke the bound is closed until its row on the rate card changes.
-fn model_open(tx: &mut TenantTx<'_>, ask: &HoldAsk) -> Result<()> {
-    let closed = tx.first(
-        "SELECT rate_hash FROM closed_models WHERE tenant_id = ?1 AND provider = ?2 AND model = ?3",
+/// The wallet, for a call of this model. A model whose vendor broke the bound is closed until its row on the rate card changes.
+fn purse_for(tx: &mut TenantTx<'_>, ask: &HoldAsk) -> Result<Purse> {
+    let found = tx.first(
+        "SELECT deposited, settled, held,
+                (SELECT rate_hash FROM closed_models WHERE tenant_id = ?1 AND provider = ?2 AND model = ?3)
+         FROM wallet WHERE tenant_id = ?1",
         &[Param::Text(&ask.model.provider), Param::Text(&ask.model.model)],
-        |row| Ok(row.text(0)? == ask.row.fingerprint()),
+        |row| {
+            let purse = Purse { deposited: money(row, 0)?, settled: money(row, 1)?, held: money(row, 2)? };
+            Ok((purse, row.text_opt(3)?.is_some_and(|closed| closed == ask.row.fingerprint())))
+        },
     )?;
-    match closed {
-        Some(true) => Err(Error::ModelClosed { provider: ask.model.provider.clone(), model: ask.model.model.clone() }),
-        _ => Ok(()),
+    match found {
+        Some((purse, false)) => Ok(purse),
+        Some((_, true)) => Err(Error::ModelClosed { provider: ask.model.provider.clone(), model: ask.model.model.clone() }),
+        None => Err(Error::internal("the wallet's row is missing")),
     }
 }
 
-/// Ends a hold: what was charged moves to settled, the rest is free again. Answers the wallet afterwards.
+/// A wallet after a settle, and the ledger's newest link where one was added.
+pub(super) type After = (Purse, Option<(u64, String)>);
+
+/// Ends a hold: what was charged moves to settled, with an entry in the ledger; the rest is free again.
 ///
 /// A hold that is not there was ended before; nothing is charged twice.
 pub(super) fn hold_settle(
@@ -274,40 +283,44 @@ pub(super) fn hold_settle(
     usage: Option<Usage>,
     estimated: bool,
     now: Time,
-) -> Result<Purse> {
-    hold_end(tx, slip.id, slip.key, slip.amount, charge)?;
-    if !charge.is_zero() {
-        let note = estimated.then(|| "estimated: the vendor's report is missing".to_owned());
-        let entry = NewEntry {
-            kind: EntryKind::Spend,
-            amount: Money::from_nanos(-charge.nanos()),
-            reference: None,
-            note,
-            turn: Some(slip.turn),
-            key: Some(slip.key),
-            model: Some(slip.model.clone()),
-            usage,
-            rates: Some(usage.map_or(slip.row.rates, |usage| slip.row.rates_for(usage))),
-            at: now,
-        };
-        ledger_append(tx, entry)?;
-    }
-    Ok(purse(tx)?.0)
+) -> Result<After> {
+    let entry = || NewEntry {
+        kind: EntryKind::Spend,
+        amount: Money::from_nanos(-charge.nanos()),
+        reference: None,
+        note: estimated.then(|| "estimated: the vendor's report is missing".to_owned()),
+        turn: Some(slip.turn),
+        key: Some(slip.key),
+        model: Some(slip.model.clone()),
+        usage,
+        rates: Some(usage.map_or(slip.row.rates, |usage| slip.row.rates_for(usage))),
+        at: now,
+    };
+    let entry = (!charge.is_zero()).then(entry);
+    hold_close(tx, slip.id, slip.key, slip.amount, charge, entry)
 }
 
-/// Removes a hold's row and takes its amount out of what is held.
-pub(super) fn hold_end(tx: &mut TenantTx<'_>, id: HoldId, key: KeyId, amount: Money, charge: Money) -> Result<()> {
+/// Removes a hold's row and takes its amount out of what is held, free of charge.
+pub(super) fn hold_end(tx: &mut TenantTx<'_>, id: HoldId, key: KeyId, amount: Money) -> Result<()> {
+    hold_close(tx, id, key, amount, Money::ZERO, None).map(drop)
+}
+
+fn hold_close(tx: &mut TenantTx<'_>, id: HoldId, key: KeyId, amount: Money, charge: Money, entry: Option<NewEntry>) -> Result<After> {
     let ended = tx.execute("DELETE FROM holds WHERE tenant_id = ?1 AND id = ?2", &[Param::Text(&id.to_string())])?;
     if ended != 1 {
         return Err(Error::Conflict { detail: format!("hold {id} was ended before") });
     }
-    let (before, ..) = purse(tx)?;
+    let (before, seq, head) = purse(tx)?;
     let after = before.settle(amount, charge).map_err(|refused| Error::internal(format!("hold {id}: {refused:?}")))?;
+    let added = entry.map(|entry| entry_insert(tx, entry, after.balance(), seq, &head)).transpose()?;
+    let (seq, head) = added.as_ref().map_or((seq, head.as_str()), |entry| (entry.seq, entry.hash.as_str()));
     let changed = tx.execute(
-        "UPDATE wallet SET held = ?2, settled = ?3 WHERE tenant_id = ?1 AND held = ?4 AND settled = ?5",
+        "UPDATE wallet SET held = ?2, settled = ?3, seq = ?4, head = ?5 WHERE tenant_id = ?1 AND held = ?6 AND settled = ?7",
         &[
             Param::Int(after.held.nanos()),
             Param::Int(after.settled.nanos()),
+            Param::Int(i64::try_from(seq).map_err(Error::internal)?),
+            Param::Text(head),
             Param::Int(before.held.nanos()),
             Param::Int(before.settled.nanos()),
         ],
@@ -315,18 +328,27 @@ pub(super) fn hold_end(tx: &mut TenantTx<'_>, id: HoldId, key: KeyId, amount: Mo
     if changed != 1 {
         return Err(Error::internal("the wallet moved under a transaction"));
     }
-    key_settle(tx, key, amount, charge)
+    key_settle(tx, key, amount, charge)?;
+    Ok((after, added.map(|entry| (entry.seq, entry.hash))))
 }
 
-/// Writes the next entry of the ledger and links it to the one before. The wallet's sums must have been moved already.
+/// Writes the next entry of the ledger. The wallet's sums must have been moved already.
 pub(super) fn ledger_append(tx: &mut TenantTx<'_>, new: NewEntry) -> Result<LedgerEntry> {
     let (purse, seq, head) = purse(tx)?;
+    let entry = entry_insert(tx, new, purse.balance(), seq, &head)?;
+    let seq = i64::try_from(entry.seq).map_err(Error::internal)?;
+    tx.execute("UPDATE wallet SET seq = ?2, head = ?3 WHERE tenant_id = ?1", &[Param::Int(seq), Param::Text(&entry.hash)])?;
+    Ok(entry)
+}
+
+/// Writes the entry that follows this `head`, its number `seq`, and links it to it. The wallet has yet to be told.
+fn entry_insert(tx: &mut TenantTx<'_>, new: NewEntry, balance: Money, seq: u64, head: &str) -> Result<LedgerEntry> {
     let mut entry = LedgerEntry {
         id: EntryId::new(),
         seq: seq + 1,
         kind: new.kind,
         amount: new.amount,
-        balance: purse.balance(),
+        balance,
         reference: new.reference,
         note: new.note,
         turn_id: new.turn,
@@ -336,7 +358,7 @@ pub(super) fn ledger_append(tx: &mut TenantTx<'_>, new: NewEntry) -> Result<Ledg
         created_at: new.at,
         hash: String::new(),
     };
-    entry.hash = wallet::chain_next(&head, &entry);
+    entry.hash = wallet::chain_next(head, &entry);
     let seq = i64::try_from(entry.seq).map_err(Error::internal)?;
     let usage = entry.usage.as_ref().map(serde_json::to_string).transpose().map_err(Error::internal)?;
     let rates = entry.rates.as_ref().map(serde_json::to_string).transpose().map_err(Error::internal)?;
@@ -363,7 +385,6 @@ pub(super) fn ledger_append(tx: &mut TenantTx<'_>, new: NewEntry) -> Result<Ledg
             Param::Text(&entry.hash),
         ],
     )?;
-    tx.execute("UPDATE wallet SET seq = ?2, head = ?3 WHERE tenant_id = ?1", &[Param::Int(seq), Param::Text(&entry.hash)])?;
     Ok(entry)
 }
 
@@ -374,7 +395,14 @@ impl TenantStore {
     pub async fn wallet_hold(&self, ask: HoldAsk) -> Result<Hold> {
         let (boot, clock) = (self.boot, self.clock);
         let slip = self.write(move |tx| hold_make(tx, &ask, boot, clock.now())).await?;
-        Ok(Hold { slip, store: Some(self.clone()) })
+        Ok(self.held(slip))
+    }
+
+    /// The hold of a slip that is committed.
+    pub(super) fn held(&self, slip: HoldSlip) -> Hold {
+        let hold = Hold { slip, store: Some(self.clone()) };
+        crate::failpoint::hit("after-hold");
+        hold
     }
 
     /// The wallet now.

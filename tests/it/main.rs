@@ -39,6 +39,7 @@ mod isolation; // nobody sees another tenant's data
 mod money; // the proof of docs/money.md: a million operations, a storm of turns, a rule for each way a turn goes
 mod reads; // configs, logs, usage, models, the ledger, the operator's routes
 mod seed; // the walk-through that the product was asked for
+mod thrift; // what a turn costs the database and the disk, counted
 mod tidy; // rules about this repository
 mod turns; // one turn at a time: waiting, cancelling, following, clients that go away
 mod wallet; // money: held before, settled after, never more than deposited

@@ -150,7 +150,7 @@ impl Conversation {
         let open = open_turn(history, self.open.clone());
         let system = if goes.edited { "You are another." } else { "You are a test." };
         // Refused: nothing happens, and nothing is stored.
-        let Ok(Admission::Go(admitted)) = input::admit(&input, &open, system.to_owned()) else { return Ok(()) };
+        let Ok(Admission::Go(admitted, _)) = input::admit(&input, &open, system.to_owned()) else { return Ok(()) };
         self.turn(&open, &admitted, goes)
     }
 

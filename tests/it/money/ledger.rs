@@ -223,6 +223,7 @@ impl World {
         let step = Step {
             turn: TurnId::new(),
             conversation: ConversationId::new(),
+            claimed: false,
             charge,
             usage: Some(usage),
             // An estimate is cut to its hold without a word, which a reported breach is not.
