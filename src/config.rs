@@ -314,6 +314,10 @@ limits! {
     refusal_logs_per_minute: count = 60;
     /// How often background facts (ledger heads, last use of keys) are written.
     heads_interval_ms: ms = Duration::from_millis(1_000);
+    /// How long a starting server waits for the one before it to let go of the data directory.
+    lock_wait_ms: ms = Duration::ZERO;
+    /// How long a stop goes on serving the connections that it has, so that no request is lost on its way in; each is closed with its next answer.
+    shutdown_linger_ms: ms = Duration::from_millis(500);
     /// How long a stop waits for running turns.
     shutdown_ms: ms = Duration::from_secs(30);
 }

@@ -58,11 +58,18 @@ impl Signals {
 
 impl Running {
     /// Opens the data directory, binds and begins to accept. `public_url_set` keeps an address that someone chose; else it follows the port.
+    ///
+    /// A supervisor that hands over a listening socket (`LISTEN_FDS`, as systemd does) is obeyed instead of `config.listen`: such a socket
+    /// lives longer than we do, so clients that come while no server accepts wait in its queue.
     pub async fn start(mut config: Config, public_url_set: bool, port_taken: PortTaken) -> Result<Self, Failure> {
         let card = card::load_or_fail(&config.data)?;
+        let given = given_listener()?;
         let storage = Storage::open(&config.data, Mode::Server, &config.limits)?;
         let wired = async {
-            let listener = bind(config.listen, port_taken).await?;
+            let listener = match given {
+                Some(listener) => listener,
+                None => bind(config.listen, port_taken).await?,
+            };
             let at = listener.local_addr().map_err(|error| Failure::io("the listener has no address", &error))?;
             config.listen = at;
             if !public_url_set {
@@ -137,6 +144,18 @@ impl Running {
         tracing::info!("stopped");
         ended.and_then(|ended| ended).map_err(Failure::from)
     }
+}
+
+/// The listening socket that a supervisor gave us, if one did.
+fn given_listener() -> Result<Option<TcpListener>, Failure> {
+    let mut given = listenfd::ListenFd::from_env();
+    if given.len() > 1 {
+        return Err(Failure::Failed(format!("{} sockets were handed over in LISTEN_FDS; this server takes one", given.len())));
+    }
+    let trouble = |error| Failure::io("the socket that was handed over in LISTEN_FDS cannot be used", &error);
+    let Some(listener) = given.take_tcp_listener(0).map_err(trouble)? else { return Ok(None) };
+    listener.set_nonblocking(true).map_err(trouble)?;
+    TcpListener::from_std(listener).map(Some).map_err(trouble)
 }
 
 async fn bind(at: SocketAddr, port_taken: PortTaken) -> Result<TcpListener, Failure> {

@@ -84,6 +84,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
 /// Limits for which 0 has a meaning of its own; everywhere else it would stop the server from working at all.
 const ZERO_IS_FINE: &[&str] = &[
     "tenants_open_max",
+    "lock_wait_ms",
     "tenant_bytes_max",
     "fallbacks_max",
     "disk_free_bytes_min",

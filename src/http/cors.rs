@@ -6,7 +6,7 @@ use hyper::{HeaderMap, Method, header, header::HeaderValue, http::request::Parts
 /// What a page may send besides what every page may.
 const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key, last-event-id, x-api-key";
 /// What a page may read of an answer besides what every page may.
-const ANSWER_HEADERS: &str = "idempotency-replayed, ratelimit, ratelimit-policy, retry-after, x-credit-available, x-request-id";
+const ANSWER_HEADERS: &str = "idempotency-replayed, ratelimit, ratelimit-policy, retry-after, x-credit-available, x-request-id, x-turn-id";
 /// How long a browser may remember a permission, in seconds.
 const REMEMBERED_S: &str = "600";
 

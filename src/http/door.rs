@@ -24,7 +24,15 @@ use crate::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use hyper::{Response, Version, body::Body, body::Incoming, header, http::request::Parts};
-use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 use tracing::Instrument;
 
 /// What answers requests.
@@ -32,6 +40,8 @@ pub(super) struct Door {
     pub(super) app: App,
     pub(super) limiter: Limiter,
     pub(super) table: &'static Table,
+    /// The server stops: every answer is its connection's last.
+    pub(super) leaving: AtomicBool,
 }
 
 /// What is known of a request so far, for its answer and its log line.
@@ -69,7 +79,9 @@ impl Door {
         .instrument(span)
         .await;
         let cors = Cors::of(&self.app.config.cors_origins, &head);
-        let shape = Shape { id: seen.id, head: head.method == hyper::Method::HEAD, close: closes(&head, &outcome), left: &seen.left };
+        let leaving = head.version < Version::HTTP_2 && self.leaving.load(Ordering::Relaxed);
+        let close = leaving || closes(&head, &outcome);
+        let shape = Shape { id: seen.id, head: head.method == hyper::Method::HEAD, close, left: &seen.left };
         let mut response = answer::response(&self.app, outcome, &shape);
         if let Some(cors) = cors {
             cors.put(response.headers_mut());

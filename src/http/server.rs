@@ -10,7 +10,14 @@ use super::{
 };
 use crate::{app::App, error::Result};
 use hyper_util::server::graceful::GracefulShutdown;
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 
 /// Serves until `stop` is done, then stops accepting and waits for running requests, at most `limits.shutdown_ms`.
@@ -23,7 +30,7 @@ pub async fn serve(app: App, listener: TcpListener, stop: impl Future<Output = (
 async fn serve_table(app: App, table: &'static Table, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<()> {
     let limits = app.config.limits.clone();
     let certificate = app.config.tls.as_ref().map(Certificate::load).transpose()?.map(Arc::new);
-    let door = Arc::new(Door { limiter: Limiter::new(&limits), table, app: app.clone() });
+    let door = Arc::new(Door { limiter: Limiter::new(&limits), table, app: app.clone(), leaving: AtomicBool::new(false) });
     // Dropped, and so ended, with this function.
     let mut background = JoinSet::new();
     background.spawn(forget(Arc::clone(&door)));
@@ -67,12 +74,34 @@ async fn serve_table(app: App, table: &'static Table, listener: TcpListener, sto
     }
 
     drop(listener);
-    app.stopping.cancel();
-    if tokio::time::timeout(limits.shutdown_ms, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(limits.shutdown_ms, leave(&door, graceful)).await.is_err() {
+        app.stopping.cancel();
         tracing::warn!("some requests did not end in time and were dropped");
     }
     Ok(())
 }
+
+/// Lets go of the connections without losing a request that is on its way: those that were just accepted and those that a client is just
+/// using again are served once more and told to close. Only then are idle ones closed and new turns refused.
+async fn leave(door: &Door, graceful: GracefulShutdown) {
+    let linger = door.app.config.limits.shutdown_linger_ms;
+    door.leaving.store(true, Ordering::Relaxed);
+    let until = tokio::time::Instant::now() + linger;
+    while graceful.count() > 0 && tokio::time::Instant::now() < until {
+        tokio::time::sleep(LEAVE_STEP).await;
+    }
+    let ended = graceful.shutdown();
+    tokio::pin!(ended);
+    // Whoever's request is still coming in has as long again to begin its turn.
+    if tokio::time::timeout(linger, &mut ended).await.is_err() {
+        door.app.stopping.cancel();
+        ended.await;
+    }
+    door.app.stopping.cancel();
+}
+
+/// How often a stop looks whether the last connection is gone.
+const LEAVE_STEP: Duration = Duration::from_millis(10);
 
 async fn forget(door: Arc<Door>) {
     loop {

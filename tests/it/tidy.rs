@@ -150,6 +150,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("jiff", &["clock.rs", "provider/refusal.rs"]),
     ("jsonschema", &["config_check/tool_schema.rs"]),
     ("lettre", &["mail.rs"]),
+    ("listenfd", &["cli/server.rs"]),
     ("matchit", &["http/route.rs"]),
     ("mimalloc", &["main.rs"]),
     ("parking_lot", &["storage/sqlite/"]),
@@ -160,7 +161,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("reqwest", &["provider/client.rs"]),
     ("rpassword", &["cli/user.rs"]),
     ("rusqlite", &["storage/sqlite/"]),
-    ("rustix", &["failpoint.rs", "storage/sqlite/"]),
+    ("rustix", &["cli/mod.rs", "failpoint.rs", "storage/sqlite/"]),
     ("rustls", &["http/tls.rs", "provider/client.rs"]),
     ("rustls-pki-types", &["http/tls.rs"]),
     ("scheduled-thread-pool", &["storage/sqlite/"]),
@@ -515,12 +516,56 @@ fn every_test_that_the_security_page_names_is_there() {
     let tests: String = files("tests", &["rs"]).into_iter().chain(sources()).map(|(_, text)| text).collect();
     let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
     let mut seen = 0;
+    let attacks = page.split_once("## Attacks").unwrap().1;
+    for line in attacks.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| attack |")) {
+        assert!(line.ends_with("` |"), "this attack has no test: {line}");
+    }
     for line in page.lines().filter(|line| line.ends_with("` |")) {
         let name = line.trim_end_matches("` |").rsplit('`').next().unwrap();
         assert!(tests.contains(&format!("fn {name}() {{")), "docs/security.md names {name}, which is no test");
         seen += 1;
     }
     assert!(seen > 30, "{seen}");
+}
+
+/// What hadolint would look at, and what this product promises beyond: nothing here runs a container engine.
+#[test]
+fn the_container_file_is_small_pinned_and_without_privileges() {
+    let text = fs::read_to_string(root().join("packaging/Containerfile")).unwrap();
+    let joined = text.replace("\\\n", " ");
+    let lines: Vec<(&str, &str)> =
+        joined.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()).map(|line| line.split_once(' ').unwrap()).collect();
+    let known = ["FROM", "WORKDIR", "COPY", "RUN", "USER", "ENV", "VOLUME", "EXPOSE", "STOPSIGNAL", "ENTRYPOINT", "CMD"];
+    let all = |name: &str| lines.iter().filter(|(word, _)| *word == name).map(|(_, rest)| *rest).collect::<Vec<_>>();
+    for (word, rest) in &lines {
+        assert!(known.contains(word), "{word}: ADD fetches and unpacks, ONBUILD, SHELL and MAINTAINER are not needed");
+        for secret in ["KEY=", "TOKEN", "PASSWORD", "SECRET", "sudo", "curl", "wget", "apt-get upgrade"] {
+            assert!(!rest.contains(secret), "{word} {rest}: {secret}");
+        }
+    }
+    let bases = all("FROM");
+    assert_eq!(bases.len(), 2, "one stage builds, one serves");
+    for base in &bases {
+        let image = base.split(' ').next().unwrap();
+        let tag = image.rsplit_once(':').map_or("", |(_, tag)| tag);
+        assert!(image.starts_with("docker.io/") && !tag.is_empty() && tag != "latest", "{base}: a registry and a tag, and not latest");
+    }
+    let rust = env!("CARGO_PKG_RUST_VERSION");
+    assert!(bases[0].contains(&format!("rust:{rust}-")), "{}: the toolchain of Cargo.toml, {rust}", bases[0]);
+    let second = lines.iter().rposition(|(word, _)| *word == "FROM").unwrap();
+    let served = &lines[second..];
+    assert!(!served.iter().any(|(word, _)| *word == "RUN"), "nothing is installed where it is served");
+    let users = all("USER");
+    assert!(users.len() == 1 && users[0].split(':').all(|id| id.parse::<u32>().is_ok_and(|id| id > 0)), "{users:?}: numbers, and not root");
+    let place = |name: &str| served.iter().position(|(word, _)| *word == name);
+    assert!(place("USER") < place("ENTRYPOINT") && place("VOLUME").is_some());
+    for name in ["ENTRYPOINT", "CMD", "VOLUME"] {
+        assert!(all(name).iter().all(|rest| serde_json::from_str::<Vec<String>>(rest).is_ok()), "{name} in the form without a shell");
+    }
+    let ignored = fs::read_to_string(root().join(".dockerignore")).unwrap();
+    for pattern in [".git", "target", "data/*", "**/*.db"] {
+        assert!(ignored.lines().any(|line| line == pattern), "{pattern} must not get into the build");
+    }
 }
 
 #[test]

@@ -61,5 +61,5 @@ fn create(directory: &Directory, settings: &Settings) -> Result<()> {
 
 /// An older file is changed by the server, or by a command while no server runs: a running one may be of the older version.
 pub(super) fn may_migrate(directory: &Directory, mode: Mode) -> Result<()> {
-    if mode == Mode::Beside { directory.lock(BootId::new()).map(drop) } else { Ok(()) }
+    if mode == Mode::Beside { directory.lock(BootId::new(), std::time::Duration::ZERO).map(drop) } else { Ok(()) }
 }

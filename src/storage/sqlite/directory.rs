@@ -12,6 +12,7 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 /// What may lie in a directory that we make our own, besides what we put there.
@@ -88,8 +89,8 @@ impl Directory {
         &self.root
     }
 
-    /// Takes the directory for this server; the lock is held as long as the file lives.
-    pub(super) fn lock(&self, boot: BootId) -> Result<File> {
+    /// Takes the directory for this server, waiting so long for another to let go of it; the lock is held as long as the file lives. Blocks.
+    pub(super) fn lock(&self, boot: BootId, wait: Duration) -> Result<File> {
         let path = self.root.join("server.lock");
         let file = OpenOptions::new()
             .read(true)
@@ -99,7 +100,13 @@ impl Directory {
             .mode(0o600)
             .open(&path)
             .map_err(|error| Error::Conflict { detail: format!("cannot open {}: {error}", path.display()) })?;
-        match file.try_lock() {
+        let deadline = Instant::now() + wait;
+        let mut taken = file.try_lock();
+        while matches!(taken, Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
+            std::thread::sleep(LOCK_STEP);
+            taken = file.try_lock();
+        }
+        match taken {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
@@ -120,6 +127,9 @@ impl Directory {
         file.and_then(|mut file| file.write_all(LOCK_LINE.as_bytes())).map_err(io_error)
     }
 }
+
+/// How often a waiting server looks whether the lock is free.
+const LOCK_STEP: Duration = Duration::from_millis(10);
 
 /// How the line in the lock's file begins.
 const LOCK_LINE: &str = "process ";

@@ -93,7 +93,7 @@ impl Sqlite {
         connection::version_check()?;
         let directory = Directory::open(dir)?;
         let lock = match mode {
-            Mode::Server => Some(directory.lock(boot)?),
+            Mode::Server => Some(directory.lock(boot, limits.lock_wait_ms)?),
             Mode::Beside => None,
         };
         let busy = limits.busy_timeout_ms;

@@ -8,6 +8,7 @@ use nimblesite::{
 use std::{
     collections::BTreeMap,
     fs,
+    net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
@@ -29,6 +30,7 @@ pub struct Settings {
     rates: String,
     process: bool,
     home: Option<PathBuf>,
+    socket: Option<Arc<TcpListener>>,
 }
 
 impl Settings {
@@ -57,6 +59,12 @@ impl Settings {
         self
     }
 
+    /// The real binary, on a listening socket that outlives it, handed over as systemd does.
+    pub fn socket(mut self) -> Self {
+        self.socket = Some(Arc::new(TcpListener::bind("127.0.0.1:0").expect("a port")));
+        self.process()
+    }
+
     /// Where its directory is made, instead of among the temporary ones.
     pub fn within(mut self, home: &Path) -> Self {
         self.home = Some(home.to_owned());
@@ -79,6 +87,7 @@ pub struct Server {
     dir: tempfile::TempDir,
     counter: AtomicU64,
     in_process: bool,
+    socket: Option<Arc<TcpListener>>,
 }
 
 /// How it runs.
@@ -95,7 +104,7 @@ pub struct Process {
 
 /// A port of loopback on which nobody listens.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 /// The rates of the test card in pico-dollars a token: input, output, cache read, cache write. One dollar a million is a million.
@@ -161,6 +170,7 @@ impl Server {
             dir,
             counter: AtomicU64::new(0),
             in_process: !settings.process,
+            socket: settings.socket,
         };
         server.run().await;
         server
@@ -171,7 +181,7 @@ impl Server {
         let running = if self.in_process {
             Running::Inside(Box::new(inside(&self.data()).await))
         } else {
-            Running::Process(Box::new(Process::serve(&self.data(), &self.env).await))
+            Running::Process(Box::new(Process::serve(&self.data(), &self.env, self.socket.as_deref()).await))
         };
         self.base = match &running {
             Running::Inside(inside) => format!("http://{}", inside.at),
@@ -197,6 +207,18 @@ impl Server {
             Some(Running::Process(mut process)) => process.terminate().await,
             None => {}
         }
+    }
+
+    /// Starts the next server beside the running one, then stops that the way SIGTERM does: the next waits for the data directory.
+    pub async fn hand_over(&mut self) {
+        let Some(Running::Process(mut old)) = self.running.take() else { panic!("only Settings::process hands over") };
+        let data = self.data();
+        let next = Process::serve(&data, &self.env, self.socket.as_deref());
+        let (next, ()) = tokio::join!(next, async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            old.terminate().await;
+        });
+        self.running = Some(Running::Process(Box::new(next)));
     }
 
     /// Ends the real binary the way a power cut does.
@@ -258,6 +280,7 @@ fn configuration(settings: &Settings, vendor: &FakeProvider) -> String {
         ("mails_per_address_per_hour", 1_000),
         ("provider_backoff_ms", 1),
         ("shutdown_ms", 10_000),
+        ("shutdown_linger_ms", 1),
     ]);
     limits.extend(&settings.limits);
     let mut toml = format!("listen = \"127.0.0.1:0\"\noperator_token = \"{}\"\n{}\n[limits]\n", super::OPERATOR, settings.toml);
@@ -294,15 +317,24 @@ impl Process {
         command
     }
 
+    /// The binary with a listening socket as its descriptor 3, and the two variables that say so.
+    fn handed(data: &Path, socket: &TcpListener) -> Command {
+        let mut command = Command::new("/bin/sh");
+        let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+        command.args(["-c", script, env!("CARGO_BIN_EXE_nimblesite")]);
+        command.env_clear().env("VENDOR_KEY", VENDOR_KEY).env("NIMBLESITE_DATA", data).kill_on_drop(true);
+        command.stdin(std::os::fd::OwnedFd::from(socket.try_clone().expect("the socket again")));
+        command
+    }
+
     /// `serve`, until it says where it listens.
-    pub async fn serve(data: &Path, env: &BTreeMap<&'static str, String>) -> Self {
-        let mut child = Self::command(data)
-            .envs(env)
-            .args(["serve", "--json"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary");
+    pub async fn serve(data: &Path, env: &BTreeMap<&'static str, String>, socket: Option<&TcpListener>) -> Self {
+        let mut command = match socket {
+            None => Self::command(data),
+            Some(socket) => Self::handed(data, socket),
+        };
+        let mut child =
+            command.envs(env).args(["serve", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary");
         let stdout = child.stdout.take().expect("its stdout");
         let stderr = child.stderr.take().expect("its stderr");
         // Read on, so that the server never waits for us.

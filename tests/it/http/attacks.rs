@@ -117,6 +117,7 @@ async fn cross_origin_requests_are_for_configured_origins_alone() {
     let text = on.tell(ask("GET", "https://app.example.com")).await;
     assert!(statuses(&text) == [200] && text.contains("access-control-allow-origin: https://app.example.com\r\n"), "{text}");
     assert!(!text.contains("access-control-allow-credentials"), "{text}");
+    assert!(text.contains("x-request-id, x-turn-id\r\n"), "a page may read what it needs to cancel and follow a turn: {text}");
     for stranger in
         ["https://evil.example", "https://app.example.com.evil.example", "http://app.example.com", "null", "https://APP.example.com"]
     {
@@ -124,4 +125,45 @@ async fn cross_origin_requests_are_for_configured_origins_alone() {
         assert!(statuses(&text) == [405] && !text.contains("access-control-"), "{stranger}: {text}");
         assert!(on.tell(ask("GET", stranger)).await.contains("vary: Origin\r\n"), "{stranger}");
     }
+}
+
+#[tokio::test]
+async fn no_request_chooses_where_the_server_calls() {
+    let server = Server::start().await;
+    let tenant = server.rich_tenant("Acme").await;
+    let inside = format!("{}/metrics", server.base);
+    // In every place where other gateways take an address.
+    let redirecting = [
+        json!({"base_url": inside}),
+        json!({"api_base": inside}),
+        json!({"endpoint": inside}),
+        json!({"url": inside}),
+        json!({"api_key": "mine"}),
+        json!({"extra_headers": {"Host": "169.254.169.254"}}),
+        json!({"provider": "http://169.254.169.254/v1"}),
+        json!({"provider": "fake-openai@127.0.0.1"}),
+        json!({"fallbacks": [{"provider": "fake-openai", "model": "smart", "base_url": inside}]}),
+        json!({"fallbacks": [{"provider": inside, "model": "smart"}]}),
+    ];
+    for extra in redirecting {
+        let body = crate::harness::config_body("A name", "fake-openai", "smart", &json!({"model_config": extra}));
+        let answer = server.post("/api/v1/configs", &tenant.key, &body).await;
+        if answer.status == 201 {
+            // A provider's name may be written before the operator sets it up; it leads nowhere.
+            let answer = server.chat(&tenant.key, &answer.text("/id"), &json!({"message": "go"})).await;
+            assert!([422, 503].contains(&answer.status), "{extra}: {}", answer.body);
+        } else {
+            answer.problem(422, "validation_failed");
+        }
+    }
+    // Nor does a model's name, which some wires put into the path.
+    for model in ["../../metrics", "smart?x=", "smart/../../x", "http://127.0.0.1/"] {
+        let body = crate::harness::config_body(model, "fake-openai", model, &json!({}));
+        let made = server.post("/api/v1/configs", &tenant.key, &body).await;
+        if made.status == 201 {
+            server.chat(&tenant.key, &made.text("/id"), &json!({"message": "go"})).await.problem(503, "pricing_unavailable");
+        }
+    }
+    assert_eq!(server.vendor.call_count(), 0);
+    server.done().await;
 }

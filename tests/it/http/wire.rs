@@ -65,6 +65,45 @@ async fn a_smuggled_request_is_never_answered() {
 }
 
 #[tokio::test]
+async fn odd_line_ends_and_chunks_are_read_in_one_way_only() {
+    let server = Running::start().await;
+    let inner = "GET /version HTTP/1.1\r\nHost: x\r\n\r\n";
+    let login = "POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    // RFC 9112 §2.2 lets a bare LF end a line of the head; a bare CR is never a line's end.
+    assert_eq!(statuses(&server.tell("GET /healthz HTTP/1.1\nHost: x\nConnection: close\n\n").await), [200]);
+    for bare in ["GET /healthz HTTP/1.1\rHost: x\r\r", "GET /healthz HTTP/1.1\r\nHost: x\rX-Injected: y\r\n\r\n"] {
+        assert_eq!(statuses(&server.tell(bare).await), [400], "{bare:?}");
+    }
+    // Extensions of a chunk are skipped; what hides a second request in one, or ends its line otherwise, is no chunk.
+    let body = "{\"email\":\"a@example.com\",\"password\":\"wrong wrong wrong\"}";
+    let text = server.tell(format!("{login}{:x};a=b;c=\"d\"\r\n{body}\r\n0\r\n\r\n", body.len())).await;
+    assert_eq!((statuses(&text).as_slice(), code(&text).as_str()), (&[401][..], "invalid_login"), "{text}");
+    let broken = [
+        format!("1;a\n{inner}\r\n0\r\n\r\n"),
+        format!("1\n{inner}"),
+        format!("1\r\n{{}}{inner}0\r\n\r\n"),
+        format!("-1\r\n{inner}"),
+        format!("0x1\r\n{inner}"),
+        format!(" 1\r\n{inner}"),
+        format!("1;{}\r\n{inner}", "e".repeat(20_000)),
+    ];
+    for chunks in broken {
+        let text = server.tell(format!("{login}{chunks}")).await;
+        assert_eq!(statuses(&text), [400], "{chunks:.60?} got {text:?}");
+        assert!(text.contains("connection: close") && !text.contains("\"version\""), "{text:?}");
+    }
+    // The same length twice is one length (RFC 9112 §6.3 allows it); a list of codings that repeats chunked is malformed.
+    let twice = "POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+    assert!([[404], [400]].contains(&[statuses(&server.tell(twice).await)[0]]));
+    for coding in ["gzip, chunked", "chunked, chunked", "chunked;q=1", "\"chunked\""] {
+        let text = server
+            .tell(format!("POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n{inner}"))
+            .await;
+        assert!(statuses(&text).len() == 1 && !text.contains("\"version\""), "{coding}: {text:?}");
+    }
+}
+
+#[tokio::test]
 async fn pipelined_and_split_requests_are_answered_in_order() {
     let server = Running::start().await;
     let text = server
