@@ -1,7 +1,7 @@
 //! `nimblesite-bench`: the release server under load, beside a yardstick in the same run.
 //!
 //! ```console
-//! $ cargo build --release && cargo run --release --example nimblesite-bench -- [--rounds 5] [--seconds 2] [--tenants 2000] [--json FILE] [SCENARIO …]
+//! $ cargo build --release && cargo run --release --example nimblesite-bench -- [--quick] [--rounds 5] [--seconds 1.5] [--tenants 2000] [--json FILE] [--markdown FILE] [SCENARIO …]
 //! $ cargo build --release && cargo run --release --example nimblesite-bench -- scale [--sizes 10,1000,10000,100000] [--data DIR] [--json FILE] [--svg FILE]
 //! ```
 //!
@@ -30,6 +30,7 @@ mod scenario;
 mod vendor;
 mod world;
 mod yardstick;
+mod yardstick_files;
 
 use std::{error::Error, path::PathBuf};
 
@@ -39,19 +40,22 @@ pub struct Ask {
     seconds: f64,
     tenants: usize,
     json: Option<PathBuf>,
+    markdown: Option<PathBuf>,
     names: Vec<String>,
 }
 
 fn ask() -> Result<Ask, Box<dyn Error>> {
-    let mut ask = Ask { rounds: 5, seconds: 2.0, tenants: 2_000, json: None, names: Vec::new() };
+    let mut ask = Ask { rounds: 5, seconds: 1.5, tenants: 2_000, json: None, markdown: None, names: Vec::new() };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} wants a value"));
         match arg.as_str() {
+            "--quick" => (ask.rounds, ask.seconds, ask.tenants) = (3, 0.5, 200),
             "--rounds" => ask.rounds = value()?.parse()?,
             "--seconds" => ask.seconds = value()?.parse()?,
             "--tenants" => ask.tenants = value()?.parse()?,
             "--json" => ask.json = Some(value()?.into()),
+            "--markdown" => ask.markdown = Some(value()?.into()),
             name if scenario::ALL.iter().any(|scenario| scenario.name == name) || name == "keys-cold" => ask.names.push(name.to_owned()),
             other => {
                 let names: Vec<_> = scenario::ALL.iter().map(|scenario| scenario.name).collect();

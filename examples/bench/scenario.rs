@@ -68,23 +68,26 @@ pub async fn run(ask: &Ask) -> Result<(), Box<dyn Error>> {
     let doors = Arc::new(world::ours_fill(&stage.binary, &stage.data(), side.at, stage.tenants).await?);
     world::ours_stop(side).await?;
     let mut lines = Vec::new();
-    report::head();
+    println!("{}", report::head());
     for scenario in ALL.iter().filter(|scenario| ask.names.is_empty() || ask.names.iter().any(|name| name == scenario.name)) {
         let mut ours = ours(&stage, scenario.open_max).await?;
         ours.doors = Arc::clone(&doors);
         let keep = if scenario.open_max == 0 { usize::MAX } else { scenario.open_max };
         let yard = world::yardstick_start(stage.dir.path().join("yardstick"), vendor, stage.tenants, keep).await?;
         for line in measure(&stage, scenario, ask, [&ours, &yard]).await? {
-            report::show(&line);
+            println!("{}", report::row(&line));
             lines.push(line);
         }
         world::ours_stop(ours).await?;
     }
     if ask.names.is_empty() || ask.names.iter().any(|name| name == "keys-cold") {
-        keys_cold(&stage, &doors).await?;
+        lines.extend(keys_cold(&stage, &doors).await?);
     }
     if let Some(path) = &ask.json {
-        std::fs::write(path, serde_json::to_string_pretty(&lines)?)?;
+        std::fs::write(path, serde_json::to_string_pretty(&lines)? + "\n")?;
+    }
+    if let Some(path) = &ask.markdown {
+        std::fs::write(path, report::markdown(ask, &lines))?;
     }
     Ok(())
 }
@@ -126,9 +129,14 @@ async fn measure(stage: &Stage, scenario: &Scenario, ask: &Ask, sides: [&Side; 2
     let mut rounds: [Vec<Round>; 2] = [Vec::new(), Vec::new()];
     for _ in 0..ask.rounds {
         for (at, side) in sides.iter().enumerate() {
+            let fsyncs = probe::Fsyncs::begin(side.pid()).await;
             let before = probe::read(side.pid());
             let tally = crowds[at].run(time).await;
             let after = probe::read(side.pid());
+            let fsyncs = match fsyncs {
+                Some(counting) => counting.end().await,
+                None => None,
+            };
             if tally.failed > 0 {
                 eprintln!("{} {}: {} failed, the last with: {}", scenario.name, side.name, tally.failed, tally.last_failure);
             }
@@ -137,41 +145,40 @@ async fn measure(stage: &Stage, scenario: &Scenario, ask: &Ask, sides: [&Side; 2
                 cpu_us: after.cpu_us - before.cpu_us,
                 written_bytes: after.written_bytes - before.written_bytes,
                 rss_kib: after.rss_kib,
+                fsyncs,
             });
         }
     }
     let mut lines = Vec::new();
     for (at, side) in sides.iter().enumerate() {
-        let (count, tally) = probe::fsyncs(side.pid(), crowds[at].run(Duration::from_secs(1))).await;
-        let a_turn = count.map(|count| count as f64 / tally.turns_us.len().max(1) as f64);
-        lines.push(report::line(scenario.name, side.name, &rounds[at], a_turn));
+        lines.push(report::line(scenario.name, side.name, &rounds[at]));
     }
-    let turns = |at: usize| lines[at]["turns_a_second"].as_f64().unwrap_or(0.0);
-    let ratio = if turns(1) > 0.0 { (turns(0) / turns(1) * 100.0).round() / 100.0 } else { 0.0 };
-    lines[0]["ratio"] = ratio.into();
-    println!("{:<16} {ratio:.2} of the yardstick's turns/s", scenario.name);
+    lines[0]["ratio"] = report::ratio(&rounds[0], &rounds[1]).into();
     Ok(lines)
 }
 
-/// What the first request of each key costs after a restart, against the second.
-async fn keys_cold(stage: &Stage, doors: &[world::Door]) -> Result<(), Box<dyn Error>> {
+/// What the first request of each key costs after a restart, against the second. It has no yardstick.
+async fn keys_cold(stage: &Stage, doors: &[world::Door]) -> Result<Vec<Value>, Box<dyn Error>> {
     let side = ours(stage, 0).await?;
     let doors = &doors[..doors.len().min(1_000)];
     let mut client = client::Client::new(side.at);
+    let mut lines = Vec::new();
     for pass in ["first", "second"] {
-        let (mut took, mut failed) = (Vec::new(), 0);
+        let (mut took, mut failed) = (Vec::new(), 0_u64);
         for door in doors {
             let began = Instant::now();
             let reply = client.ask("GET", "/api/v1/models", &door.key, "application/json", "").await?;
             took.push(u64::try_from(began.elapsed().as_micros())?);
             failed += u64::from(reply.status != 200);
         }
-        println!(
-            "keys-cold        {pass} request of {} keys after a restart: p50 {} µs, p99 {} µs, {failed} failed",
-            doors.len(),
-            quantile(&took, 0.5),
-            quantile(&took, 0.99)
-        );
+        let ms = |share: f64| quantile(&took, share) as f64 / 1000.0;
+        let line = serde_json::json!({
+            "scenario": "keys-cold", "side": format!("{pass} of {}", doors.len()), "failed": failed,
+            "p50_ms": ms(0.5), "p99_ms": ms(0.99), "p999_ms": ms(0.999), "rss_mib": probe::read(side.pid()).rss_kib as f64 / 1024.0,
+        });
+        println!("{}", report::row(&line));
+        lines.push(line);
     }
-    world::ours_stop(side).await
+    world::ours_stop(side).await?;
+    Ok(lines)
 }

@@ -1,6 +1,7 @@
 //! The yardstick: bare hyper over bare rusqlite, with the product's own schema, reads and commits (two a turn, `synchronous=FULL`) and none
 //! of its layers: no proof of keys, no checks, no prices, no ledger chain, no state machine, no limits. What it takes is what the work costs.
 
+use super::yardstick_files as files;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{Request, Response, body::Bytes, body::Frame, body::Incoming, service::service_fn};
 use rusqlite::{Connection, params};
@@ -23,27 +24,7 @@ struct State {
 
 /// Serves `data`, which it fills with `tenants` tenants first, until it is killed. Says its address on stdout.
 pub async fn serve(data: PathBuf, vendor: String, tenants: usize, keep: usize) -> Result<(), Failed> {
-    let catalog = connect(&data.join("catalog.db"))?;
-    catalog.execute_batch("CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY, tenant TEXT NOT NULL)")?;
-    let template = data.join("template.db");
-    if !template.exists() {
-        let (_, schema) = include_str!("../../schema.sql").split_once("= tenant\n").ok_or("the schema has no second part")?;
-        let conn = connect(&template)?;
-        conn.execute_batch(schema)?;
-        conn.execute_batch(
-            "INSERT INTO tenant (id, name, created_at) VALUES ('t', 'T', 0);
-             INSERT INTO wallet VALUES ('t', 1000000000000000, 0, 0, 0, '');
-             INSERT INTO configs VALUES ('t', 'c', 'C', 1, 0, 0, NULL);
-             INSERT INTO config_versions VALUES ('t', 'c', 1, '{\"model\":\"fast\",\"system\":\"You are a test.\"}', 'u', 0);",
-        )?;
-        conn.close().map_err(|(_, error)| error)?;
-        catalog.execute_batch("BEGIN")?;
-        for tenant in 0..tenants {
-            std::fs::copy(&template, data.join(format!("{tenant}.db")))?;
-            catalog.execute("INSERT INTO keys VALUES (?1, ?2)", params![format!("ns_{tenant}"), tenant.to_string()])?;
-        }
-        catalog.execute_batch("COMMIT")?;
-    }
+    let catalog = files::fill(&data, tenants)?;
     // The client speaks no TLS here, and is not built without someone who could.
     drop(rustls::crypto::ring::default_provider().install_default());
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(1024).build()?;
@@ -61,15 +42,6 @@ pub async fn serve(data: PathBuf, vendor: String, tenants: usize, keep: usize) -
         });
         tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(stream), service));
     }
-}
-
-fn connect(path: &std::path::Path) -> rusqlite::Result<Connection> {
-    let conn = Connection::open(path)?;
-    conn.set_prepared_statement_cache_capacity(64);
-    conn.execute_batch(
-        "PRAGMA page_size = 2048; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; PRAGMA cache_size = -512;",
-    )?;
-    Ok(conn)
 }
 
 fn text(status: u16, text: String) -> Response<Body> {
@@ -145,7 +117,7 @@ fn tenant(state: &State, key: &str) -> Result<Tenant, Failed> {
     {
         open.remove(&other);
     }
-    let tenant = Arc::new(Mutex::new(connect(&state.data.join(format!("{name}.db")))?));
+    let tenant = Arc::new(Mutex::new(files::connect(&state.data.join(format!("{name}.db")))?));
     open.insert(name, Arc::clone(&tenant));
     Ok(tenant)
 }
