@@ -35,6 +35,7 @@ mod files; // the files on disk
 mod histories; // no history sent to any vendor is ever invalid
 mod http; // the server on the wire: framing, limits, streams, TLS
 mod idempotency; // the same request again
+mod instructions; // what the functions on a turn's way cost, counted
 mod isolation; // nobody sees another tenant's data
 mod money; // the proof of docs/money.md: a million operations, a storm of turns, a rule for each way a turn goes
 mod reads; // configs, logs, usage, models, the ledger, the operator's routes
