@@ -83,7 +83,10 @@ async fn grow(binary: &Path, data: &Path, size: usize, doors: &mut Vec<Door>) ->
     let there = tenants_there(side.at).await?;
     let chatting = size.min(ACTIVE).saturating_sub(doors.len());
     if chatting > 0 {
-        doors.extend(world::ours_fill(binary, data, side.at, chatting).await?);
+        doors.extend(match doors.is_empty() {
+            true => world::ours_fill(binary, data, side.at, chatting).await?,
+            false => world::ours_more(side.at, chatting).await?,
+        });
     }
     bare_make(side.at, size.saturating_sub(there + chatting)).await?;
     world::ours_stop(side).await

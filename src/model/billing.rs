@@ -110,7 +110,7 @@ pub struct LedgerEntry {
     pub rates: Option<Rates>,
     /// When.
     pub created_at: Time,
-    /// The chain: blake3, hex, of the entry and the hash before it.
+    /// The chain: SHA-256, in hex, of the hash before and this entry.
     pub hash: String,
 }
 
