@@ -83,9 +83,11 @@ async fn grow(binary: &Path, data: &Path, size: usize, doors: &mut Vec<Door>) ->
     let there = tenants_there(side.at).await?;
     let chatting = size.min(ACTIVE).saturating_sub(doors.len());
     if chatting > 0 {
-        doors.extend(match doors.is_empty() {
-            true => world::ours_fill(binary, data, side.at, chatting).await?,
-            false => world::ours_more(side.at, chatting).await?,
+        let first = doors.is_empty();
+        doors.extend(if first {
+            world::ours_fill(binary, data, side.at, chatting).await?
+        } else {
+            world::ours_more(side.at, chatting).await?
         });
     }
     bare_make(side.at, size.saturating_sub(there + chatting)).await?;
