@@ -2,6 +2,7 @@
 -- migrations in src/storage/schema.rs, and this page always shows the newest form.
 --
 -- Times are milliseconds since 1970 in UTC. Money is nano-dollars. Ids are UUIDv7 text. JSON is text.
+-- Checks say `x = 'a' OR x = 'b'`: for `x IN (…)` with more than two values SQLite builds a table at each row that it checks.
 
 -- ==================================================================================================================== catalog
 
@@ -17,7 +18,7 @@ CREATE TABLE users (
 CREATE TABLE user_tokens (
     id         TEXT PRIMARY KEY,
     user_id    TEXT NOT NULL REFERENCES users (id),
-    kind       TEXT NOT NULL CHECK (kind IN ('access', 'verify', 'reset')),
+    kind       TEXT NOT NULL CHECK (kind = 'access' OR kind = 'verify' OR kind = 'reset'),
     hash       TEXT NOT NULL UNIQUE,                    -- blake3 of 256 random bits: no dictionary reaches it
     password_hash TEXT,                                 -- verify: the password of that registration, the user's once it is proved
     created_at INTEGER NOT NULL,
@@ -29,7 +30,7 @@ CREATE TABLE tenants (
     id           TEXT PRIMARY KEY,
     name         TEXT NOT NULL,
     time_zone    TEXT NOT NULL,
-    state        TEXT NOT NULL CHECK (state IN ('creating', 'active', 'deleting')),
+    state        TEXT NOT NULL CHECK (state = 'creating' OR state = 'active' OR state = 'deleting'),
     suspended_at INTEGER,
     created_at   INTEGER NOT NULL,
     updated_at   INTEGER NOT NULL
@@ -38,7 +39,7 @@ CREATE TABLE tenants (
 CREATE TABLE memberships (
     tenant_id  TEXT NOT NULL REFERENCES tenants (id),
     user_id    TEXT NOT NULL REFERENCES users (id),
-    role       TEXT NOT NULL CHECK (role IN ('viewer', 'member', 'admin', 'owner')),
+    role       TEXT NOT NULL CHECK (role = 'viewer' OR role = 'member' OR role = 'admin' OR role = 'owner'),
     created_at INTEGER NOT NULL,
     PRIMARY KEY (tenant_id, user_id)
 ) STRICT, WITHOUT ROWID;
@@ -48,7 +49,7 @@ CREATE INDEX memberships_by_user ON memberships (user_id);
 CREATE TABLE invitations (
     tenant_id  TEXT NOT NULL REFERENCES tenants (id),
     email      TEXT NOT NULL,
-    role       TEXT NOT NULL CHECK (role IN ('viewer', 'member', 'admin', 'owner')),
+    role       TEXT NOT NULL CHECK (role = 'viewer' OR role = 'member' OR role = 'admin' OR role = 'owner'),
     invited_by TEXT NOT NULL REFERENCES users (id),
     created_at INTEGER NOT NULL,
     PRIMARY KEY (tenant_id, email)
@@ -62,7 +63,7 @@ CREATE TABLE api_keys (
     tenant_id    TEXT NOT NULL REFERENCES tenants (id),
     user_id      TEXT NOT NULL REFERENCES users (id),
     name         TEXT NOT NULL,
-    role         TEXT NOT NULL CHECK (role IN ('viewer', 'member', 'admin', 'owner')),
+    role         TEXT NOT NULL CHECK (role = 'viewer' OR role = 'member' OR role = 'admin' OR role = 'owner'),
     prefix       TEXT NOT NULL,
     spend_limit  INTEGER CHECK (spend_limit >= 0),
     created_at   INTEGER NOT NULL,
@@ -154,7 +155,7 @@ CREATE TABLE messages (
     seq             INTEGER NOT NULL,                   -- 1, 2, 3 … in the conversation
     id              TEXT NOT NULL,
     turn_id         TEXT NOT NULL,
-    role            TEXT NOT NULL CHECK (role IN ('user', 'assistant', 'tool')),
+    role            TEXT NOT NULL CHECK (role = 'user' OR role = 'assistant' OR role = 'tool'),
     content         TEXT,                               -- text, or JSON where content_json is 1
     content_json    INTEGER NOT NULL DEFAULT 0,
     tool_calls      TEXT,                               -- assistant: JSON array
@@ -178,8 +179,8 @@ CREATE TABLE messages (
 ) STRICT;
 CREATE UNIQUE INDEX messages_by_id ON messages (tenant_id, id);
 
--- Full-text search over what was said; kept in step by triggers.
-CREATE VIRTUAL TABLE messages_fts USING fts5 (content, content = 'messages', content_rowid = 'rowid');
+-- Full-text search over what was said; kept in step by triggers. Nothing ranks what it finds, so it keeps no row of sizes for each message.
+CREATE VIRTUAL TABLE messages_fts USING fts5 (content, content = 'messages', content_rowid = 'rowid', columnsize = 0);
 INSERT INTO messages_fts (messages_fts, rank) VALUES ('secure-delete', 1); -- what is deleted leaves no word in the index
 CREATE TRIGGER messages_fts_insert AFTER INSERT ON messages WHEN new.content IS NOT NULL BEGIN
     INSERT INTO messages_fts (rowid, content) VALUES (new.rowid, new.content);
@@ -198,7 +199,7 @@ CREATE TABLE turns (
     key_id          TEXT NOT NULL,
     request_id      TEXT NOT NULL,
     boot_id         TEXT NOT NULL,                      -- the life of the server that runs it
-    state           TEXT NOT NULL CHECK (state IN ('running', 'done', 'failed', 'cancelled', 'interrupted')),
+    state           TEXT NOT NULL CHECK (state = 'running' OR state = 'done' OR state = 'failed' OR state = 'cancelled' OR state = 'interrupted'),
     created_at      INTEGER NOT NULL,
     ended_at        INTEGER,
     report          TEXT,                               -- JSON: what an answer says beside its message
@@ -251,7 +252,7 @@ CREATE TABLE ledger (
     tenant_id  TEXT NOT NULL REFERENCES tenant (id),
     seq        INTEGER NOT NULL,
     id         TEXT NOT NULL,
-    kind       TEXT NOT NULL CHECK (kind IN ('topup', 'spend', 'refund', 'adjustment')),
+    kind       TEXT NOT NULL CHECK (kind = 'topup' OR kind = 'spend' OR kind = 'refund' OR kind = 'adjustment'),
     amount     INTEGER NOT NULL,
     balance    INTEGER NOT NULL CHECK (balance >= 0),
     reference  TEXT,
@@ -300,7 +301,7 @@ CREATE TABLE logs (
     user_id         TEXT,
     config_id       TEXT,
     conversation_id TEXT,
-    event           TEXT NOT NULL CHECK (event IN ('step', 'refused', 'interrupted', 'hold_breach')),
+    event           TEXT NOT NULL CHECK (event = 'step' OR event = 'refused' OR event = 'interrupted' OR event = 'hold_breach'),
     status          INTEGER NOT NULL,
     code            TEXT,
     provider        TEXT,

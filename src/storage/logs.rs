@@ -16,7 +16,7 @@ use crate::{
 };
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{LazyLock, Mutex, PoisonError},
 };
 
 const COLUMNS: &str = "id, turn_id, step, created_at, key_id, user_id, config_id, conversation_id, event, status, code, provider, model, \
@@ -147,6 +147,12 @@ impl TenantStore {
 }
 
 /// Writes one row of the log into an open transaction.
+/// Behind the tenant: what `log_append` binds, in the order of [`COLUMNS`].
+static INSERT: LazyLock<String> = LazyLock::new(|| {
+    let places: Vec<String> = (0..COLUMNS.split(',').count()).map(|at| format!("?{}", at + 2)).collect();
+    format!("INSERT INTO logs (tenant_id, {COLUMNS}) VALUES (?1, {})", places.join(", "))
+});
+
 pub(super) fn log_append(tx: &mut TenantTx<'_>, log: &LogRow) -> Result<()> {
     let id = |id: Option<String>| id.map_or(Value::Null, Value::Text);
     let count = |count: Option<u64>| count.map_or(Value::Null, |count| Value::Int(i64::try_from(count).unwrap_or(i64::MAX)));
@@ -178,9 +184,8 @@ pub(super) fn log_append(tx: &mut TenantTx<'_>, log: &LogRow) -> Result<()> {
         money(log.operator_cost),
         id(log.detail.clone()),
     ];
-    let places: Vec<String> = (0..values.len()).map(|n| format!("?{}", n + 2)).collect();
-    let params: Vec<Param<'_>> = values.iter().map(Value::param).collect();
-    tx.execute(&format!("INSERT INTO logs (tenant_id, {COLUMNS}) VALUES (?1, {})", places.join(", ")), &params)?;
+    let params = values.each_ref().map(Value::param);
+    tx.execute(&INSERT, &params)?;
     Ok(())
 }
 

@@ -17,7 +17,10 @@ use crate::{
     },
     money::Money,
 };
-use std::sync::Arc;
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 /// What a step leaves behind.
 #[derive(Debug, Clone)]
@@ -233,11 +236,8 @@ fn conversation_extend(tx: &mut TenantTx<'_>, step: &Step, kept: &Kept, now: Tim
     let before = tx
         .first("SELECT message_count FROM conversations WHERE tenant_id = ?1 AND id = ?2", &[Param::Text(&conversation)], |row| row.int(0))?
         .ok_or_else(|| Error::not_found("conversation", step.conversation))?;
-    let mut seq = before;
-    for message in &kept.messages {
-        seq += 1;
-        message_write(tx, &conversation, step.turn, seq, message, now)?;
-    }
+    messages_write(tx, &conversation, step.turn, before, &kept.messages, now)?;
+    let seq = before.saturating_add(i64::try_from(kept.messages.len()).map_err(Error::internal)?);
     let open_calls = if kept.open_calls.is_empty() { None } else { Some(rows::json_text(&kept.open_calls)?) };
     tx.execute(
         "UPDATE conversations SET message_count = ?3, open_calls = ?4, template_vars = ?5, updated_at = ?6 WHERE tenant_id = ?1 AND id = ?2",
@@ -259,49 +259,103 @@ fn conversation_extend(tx: &mut TenantTx<'_>, step: &Step, kept: &Kept, now: Tim
     Ok(())
 }
 
-fn message_write(tx: &mut TenantTx<'_>, conversation: &str, turn: TurnId, seq: i64, message: &NewMessage, now: Time) -> Result<()> {
-    let (content, is_json) = match &message.content {
-        Json::Null if message.role == Speaker::Assistant => (None, false),
-        Json::String(text) => (Some(text.clone()), false),
-        other => (Some(other.to_string()), true),
-    };
-    let answer = message.answer.as_deref();
-    let calls = answer.filter(|answer| !answer.calls.is_empty()).map(|answer| rows::json_text(&answer.calls)).transpose()?;
-    let raw = answer.map(|answer| rows::json_text(&answer.raw)).transpose()?;
-    let finish = answer.map(|answer| finish_name(answer.finish)).transpose()?;
-    let result_of = message.result_of.as_ref();
-    let tokens = |count: fn(&Usage) -> u64| Param::int_opt(answer.map(|answer| i64::try_from(count(&answer.usage)).unwrap_or(i64::MAX)));
-    tx.execute(
-        "INSERT INTO messages (tenant_id, conversation_id, seq, id, turn_id, role, content, content_json, tool_calls, tool_call_id, name, ok,
-                               provider, model, config_version, raw, prefix_hash, finish_reason,
-                               input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
-        &[
-            Param::Text(conversation),
+/// Messages that one statement stores. Those of most turns are two, and many statements cost more than one: FTS5 writes what it indexed at the
+/// end of each.
+const MESSAGES_AT_ONCE: usize = 8;
+
+/// A message's columns behind its conversation and turn, as [`messages_write`] lists them.
+const MESSAGE_COLUMNS: usize = 20;
+
+/// What of a message has to be written out before it can be bound.
+struct Written<'a> {
+    message: &'a NewMessage,
+    id: String,
+    content: Option<Cow<'a, str>>,
+    is_json: bool,
+    calls: Option<String>,
+    raw: Option<String>,
+    finish: Option<String>,
+}
+
+impl<'a> Written<'a> {
+    fn of(message: &'a NewMessage) -> Result<Self> {
+        let (content, is_json) = match &message.content {
+            Json::Null if message.role == Speaker::Assistant => (None, false),
+            Json::String(text) => (Some(Cow::Borrowed(text.as_str())), false),
+            other => (Some(Cow::Owned(other.to_string())), true),
+        };
+        let answer = message.answer.as_deref();
+        Ok(Self {
+            message,
+            id: message.id.to_string(),
+            content,
+            is_json,
+            calls: answer.filter(|answer| !answer.calls.is_empty()).map(|answer| rows::json_text(&answer.calls)).transpose()?,
+            raw: answer.map(|answer| rows::json_text(&answer.raw)).transpose()?,
+            finish: answer.map(|answer| finish_name(answer.finish)).transpose()?,
+        })
+    }
+
+    fn params(&self, seq: i64) -> [Param<'_>; MESSAGE_COLUMNS] {
+        let (answer, result_of) = (self.message.answer.as_deref(), self.message.result_of.as_ref());
+        let tokens =
+            |count: fn(&Usage) -> u64| Param::int_opt(answer.map(|answer| i64::try_from(count(&answer.usage)).unwrap_or(i64::MAX)));
+        [
             Param::Int(seq),
-            Param::Text(&message.id.to_string()),
-            Param::Text(&turn.to_string()),
-            Param::Text(message.role.name()),
-            Param::text_opt(content.as_deref()),
-            Param::Int(i64::from(is_json)),
-            Param::text_opt(calls.as_deref()),
+            Param::Text(&self.id),
+            Param::Text(self.message.role.name()),
+            Param::text_opt(self.content.as_deref()),
+            Param::Int(i64::from(self.is_json)),
+            Param::text_opt(self.calls.as_deref()),
             Param::text_opt(result_of.map(|(id, ..)| id.as_str())),
             Param::text_opt(result_of.map(|(_, name, _)| name.as_str())),
             Param::int_opt(result_of.map(|(.., ok)| i64::from(*ok))),
             Param::text_opt(answer.map(|answer| answer.model.provider.as_str())),
             Param::text_opt(answer.map(|answer| answer.model.model.as_str())),
             Param::int_opt(answer.map(|answer| i64::from(answer.config_version))),
-            Param::text_opt(raw.as_deref()),
+            Param::text_opt(self.raw.as_deref()),
             Param::text_opt(answer.map(|answer| answer.prefix_hash.as_str())),
-            Param::text_opt(finish.as_deref()),
+            Param::text_opt(self.finish.as_deref()),
             tokens(|usage| usage.input_tokens),
             tokens(|usage| usage.output_tokens),
             tokens(|usage| usage.cache_read_tokens),
             tokens(|usage| usage.cache_write_tokens),
             Param::int_opt(answer.map(|answer| answer.cost.nanos())),
-            Param::Int(now.ms()),
-        ],
-    )?;
+        ]
+    }
+}
+
+/// The statements that store one message, two, and so on.
+static INSERTS: LazyLock<[String; MESSAGES_AT_ONCE]> = LazyLock::new(|| std::array::from_fn(|more| insert_sql(more + 1)));
+
+fn insert_sql(messages: usize) -> String {
+    let row = |at: usize| {
+        let own = (0..MESSAGE_COLUMNS).map(|column| format!("?{}", 5 + at * MESSAGE_COLUMNS + column));
+        format!("(?1, ?2, ?3, ?4, {})", own.collect::<Vec<_>>().join(", "))
+    };
+    let rows: Vec<_> = (0..messages).map(row).collect();
+    format!(
+        "INSERT INTO messages (tenant_id, conversation_id, turn_id, created_at, seq, id, role, content, content_json, tool_calls, tool_call_id,
+                               name, ok, provider, model, config_version, raw, prefix_hash, finish_reason,
+                               input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost) VALUES {}",
+        rows.join(", ")
+    )
+}
+
+/// Stores messages behind the one with the number `before`.
+fn messages_write(tx: &mut TenantTx<'_>, conversation: &str, turn: TurnId, before: i64, messages: &[NewMessage], now: Time) -> Result<()> {
+    let turn = turn.to_string();
+    let mut seq = before;
+    for part in messages.chunks(MESSAGES_AT_ONCE) {
+        let part: Vec<Written<'_>> = part.iter().map(Written::of).collect::<Result<_>>()?;
+        let mut params = Vec::with_capacity(3 + part.len() * MESSAGE_COLUMNS);
+        params.extend([Param::Text(conversation), Param::Text(&turn), Param::Int(now.ms())]);
+        for written in &part {
+            seq += 1;
+            params.extend(written.params(seq));
+        }
+        tx.execute(&INSERTS[part.len() - 1], &params)?;
+    }
     Ok(())
 }
 
