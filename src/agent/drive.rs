@@ -85,7 +85,7 @@ enum Next {
 
 impl Agent {
     /// Runs a turn to its end. Its `first` call may have been prepared when it was opened.
-    pub(super) async fn drive(self, drive: Drive, first: Option<Prepared>, guards: Guards) {
+    pub(super) async fn drive(&self, drive: Drive, first: Option<Prepared>, guards: Guards) {
         let last = match AssertUnwindSafe(self.run(&drive, first)).catch_unwind().await {
             Ok(last) => last,
             Err(_) => broken_off(&drive).await,

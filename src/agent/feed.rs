@@ -56,6 +56,8 @@ pub struct Feed {
     kept: Mutex<Kept>,
     /// How many events there were so far.
     count: watch::Sender<usize>,
+    /// Whether the last event is in: apart from the count, so that who wants nothing but the end is not woken by every piece.
+    over: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +69,7 @@ struct Kept {
 
 impl Default for Feed {
     fn default() -> Self {
-        Self { kept: Mutex::default(), count: watch::Sender::new(0) }
+        Self { kept: Mutex::default(), count: watch::Sender::new(0), over: watch::Sender::new(false) }
     }
 }
 
@@ -83,7 +85,7 @@ impl Feed {
 
     /// Adds an event; after the last one nothing is added any more.
     pub fn push(&self, event: Event) {
-        let count = {
+        let (count, over) = {
             let mut kept = self.kept();
             if kept.over {
                 return;
@@ -91,9 +93,12 @@ impl Feed {
             kept.over = event.is_last();
             kept.bytes += event.bytes();
             kept.events.push(event);
-            kept.events.len()
+            (kept.events.len(), kept.over)
         };
         self.count.send_replace(count);
+        if over {
+            self.over.send_replace(true);
+        }
     }
 
     /// About what the events weigh in memory, in bytes.
@@ -137,6 +142,15 @@ impl Follower {
         Self { feed, count, at: seq }
     }
 
+    /// The last event and its sequence number, once it is in. Safe to drop half way.
+    pub async fn last(&self) -> Option<(usize, Event)> {
+        let mut over = self.feed.over.subscribe();
+        // The sender lives in the feed that this follower holds.
+        over.wait_for(|over| *over).await.ok()?;
+        let kept = self.feed.kept();
+        kept.events.last().map(|event| (kept.events.len(), event.clone()))
+    }
+
     /// The next event and its sequence number; nothing after the last. Safe to drop half way.
     pub async fn next(&mut self) -> Option<(usize, Event)> {
         loop {
@@ -172,6 +186,8 @@ mod tests {
         let mut early = Follower::new(Arc::clone(&feed));
         feed.push(delta("a"));
         assert!(matches!(early.next().await, Some((1, Event::Delta(text))) if &*text == "a"));
+        let end = early.clone();
+        let last = tokio::spawn(async move { end.last().await });
         let waiting = tokio::spawn(async move { early.next().await });
         feed.push(delta("b"));
         feed.push(Event::Failed(Error::TurnCancelled));
@@ -180,5 +196,8 @@ mod tests {
         let mut late = Follower::after(feed, 2);
         assert!(matches!(late.next().await, Some((3, Event::Failed(_)))));
         assert!(late.next().await.is_none());
+        for end in [last.await.unwrap(), late.last().await] {
+            assert!(matches!(end, Some((3, Event::Failed(_)))), "the end is told once it is there, and later too");
+        }
     }
 }

@@ -39,7 +39,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// What runs turns. Cheap to clone.
@@ -107,6 +107,9 @@ pub struct Reading {
     pub replayed: bool,
 }
 
+/// A turn that is open, and what its driver takes over.
+type Begun = (drive::Drive, Option<prepare::Prepared>, drive::Guards);
+
 /// How long a stop waits for cancelled turns to settle.
 const SETTLE_GRACE: Duration = Duration::from_secs(5);
 /// How often a stop looks whether all turns have ended.
@@ -142,11 +145,24 @@ impl Agent {
     /// wait for a summary or a count of tokens, what refuses it comes as the first event.
     pub async fn chat(&self, chat: Chat) -> Result<Reading> {
         let agent = self.clone();
+        let (told, begun) = oneshot::channel();
         // A task of its own from the first write on: a client that goes away must not leave a turn open that nobody drives.
-        tokio::spawn(async move { agent.begin(chat).await }).await.map_err(Error::internal)?
+        tokio::spawn(async move {
+            match agent.begin(chat).await {
+                Ok((reading, running)) => {
+                    drop(told.send(Ok(reading)));
+                    if let Some((drive, first, guards)) = running {
+                        agent.drive(drive, first, guards).await;
+                    }
+                }
+                Err(error) => drop(told.send(Err(error))),
+            }
+        });
+        begun.await.map_err(|_| Error::internal("a turn's beginning panicked"))?
     }
 
-    async fn begin(self, chat: Chat) -> Result<Reading> {
+    /// Opens a turn: the way to its events, and what drives it where it is not over already.
+    async fn begin(&self, chat: Chat) -> Result<(Reading, Option<Begun>)> {
         let (limits, running, tenant) = (self.limits(), &self.inner.running, chat.who.tenant_id());
         if self.parts().stopping.is_cancelled() {
             return Err(Error::ShuttingDown);
@@ -160,7 +176,7 @@ impl Agent {
         if let Some(claim) = &claim
             && let Some(stored) = chat.store.turn_stored(chat.config, claim.clone()).await?
         {
-            return Ok(replayed(stored));
+            return Ok((replayed(stored), None));
         }
         self.disk_check()?;
         chat.store.room_check().await?;
@@ -181,7 +197,7 @@ impl Agent {
         let opened = chat.store.turn_open(turn_ask(&chat, conversation, claim), self.admission(&chat)).await;
         let opened = opened.inspect_err(|error| self.refusal_count(error))?;
         match opened {
-            Opened::Replay(stored) => Ok(replayed(stored)),
+            Opened::Replay(stored) => Ok((replayed(stored), None)),
             Opened::Running(open, (admitted, draft), hold) => {
                 crate::failpoint::hit("turn-opened");
                 let first = match (draft, hold) {
@@ -203,8 +219,7 @@ impl Agent {
                     cancel,
                 };
                 let guards = drive::Guards { turn: guard, slot, claim: claim_guard, conversation: conversation_guard };
-                tokio::spawn(self.drive(drive, first, guards));
-                Ok(Reading { follower, turn, replayed: false })
+                Ok((Reading { follower, turn, replayed: false }, Some((drive, first, guards))))
             }
         }
     }

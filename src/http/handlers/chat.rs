@@ -127,16 +127,16 @@ async fn chat(call: &TenantCall<'_>) -> Result<Reply> {
         })
         .await?;
     let Reading { mut follower, turn, replayed } = reading;
-    // Before the first event an error is a plain problem with its status.
-    let first = follower.next().await.ok_or_else(|| Error::internal("a turn without an event"))?;
-    if let Event::Failed(error) = first.1 {
-        return Err(error);
-    }
     let reply = if stream {
+        // Before the first event an error is a plain problem with its status.
+        let first = follower.next().await.ok_or_else(|| Error::internal("a turn without an event"))?;
+        if let Event::Failed(error) = first.1 {
+            return Err(error);
+        }
         let events = watched(call, Some(first), follower, request.id);
         with_credit(call, Reply::Events { events, headers: Vec::new() }, None).await
     } else {
-        plain(call, follower).await?
+        plain(call, &follower).await?
     };
     let reply = reply.with_header("x-turn-id", turn);
     Ok(if replayed { reply.with_header("idempotency-replayed", "true") } else { reply })
@@ -169,18 +169,15 @@ fn wants_events(request: &Request) -> bool {
 }
 
 /// Waits for the turn's end and answers with it.
-async fn plain(call: &TenantCall<'_>, mut follower: Follower) -> Result<Reply> {
-    while let Some((_, event)) = follower.next().await {
-        match event {
-            Event::Completed(answer, available) => {
-                return Ok(with_credit(call, Reply::ok(&*answer)?, available).await);
-            }
-            // What failed after its first event is in the tenant's log already; it is no refusal.
-            Event::Failed(error) => return Ok(problem(call, error).await),
-            Event::Started { .. } | Event::Delta(_) | Event::ToolCall(_) => {}
-        }
+async fn plain(call: &TenantCall<'_>, follower: &Follower) -> Result<Reply> {
+    match follower.last().await {
+        Some((_, Event::Completed(answer, available))) => Ok(with_credit(call, Reply::ok(&*answer)?, available).await),
+        // What fails with its first event refuses the request.
+        Some((1, Event::Failed(error))) => Err(error),
+        // What failed after its first event is in the tenant's log already; it is no refusal.
+        Some((_, Event::Failed(error))) => Ok(problem(call, error).await),
+        _ => Err(Error::internal("a turn ended without its last event")),
     }
-    Err(Error::internal("a turn ended without its last event"))
 }
 
 fn turn_cancel(call: TenantCall<'_>) -> Answer<'_> {
