@@ -174,6 +174,8 @@ limits! {
     connections_max: count = 4_096;
     /// Connections open at once from one address (an IPv6 /64 counts as one), so that none can take them all. Behind a proxy, raise it to `connections_max`.
     connections_per_address_max: count = 2_048;
+    /// How long a refusal for want of a right credential or of patience (401, 429) is held back, and how long an address waits for its next connection once it sent what is no HTTP or nothing at all: whoever asks again at once does so at this pace. 0 is no pause.
+    refusal_pause_ms: ms = Duration::from_millis(250);
     /// Requests running at once on one HTTP/2 connection.
     connection_streams_max: count = 100;
     /// How often the TLS files are looked at for a change.
@@ -202,7 +204,15 @@ limits! {
     tenant_requests_burst: count = 3_000;
     /// Sign-in, registration and password requests a minute from one address.
     auth_requests_per_minute: count = 30;
-    /// Turns running at once in the server.
+    /// Requests worked on at once, beside turns and the streams of their events. Free places go to the waiting tenants in turn.
+    requests_at_once_max: count = 32;
+    /// Requests of one tenant worked on at once, beside turns and streams.
+    tenant_requests_at_once_max: count = 4;
+    /// Requests that wait for a place.
+    requests_waiting_max: count = 4_096;
+    /// Requests of one tenant that wait for a place.
+    tenant_requests_waiting_max: count = 512;
+    /// Turns running at once in the server; the last quarter is for tenants with less than an equal share.
     turns_max: count = 1_024;
     /// Turns running at once in one tenant.
     turns_per_tenant_max: count = 256;

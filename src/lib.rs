@@ -9,6 +9,7 @@ pub mod config_check;
 pub mod control;
 pub mod error;
 mod failpoint;
+pub mod fair;
 pub mod http;
 pub mod ids;
 pub mod mail;

@@ -101,11 +101,16 @@ impl Running {
         let retry_after = Duration::from_secs(1);
         let Ok(server) = Arc::clone(&self.slots).try_acquire_owned() else { return Err(Error::Overloaded { retry_after }) };
         let mut counts = lock(&self.per_tenant);
-        let count = counts.entry(tenant).or_default();
-        if *count >= self.limits.turns_per_tenant_max {
+        let count = counts.get(&tenant).copied().unwrap_or_default();
+        let parties = counts.len() + usize::from(count == 0);
+        // The last quarter of the server's places is for tenants with less than an equal share, one for whoever comes next included.
+        let scarce = self.slots.available_permits() < self.limits.turns_max / 4;
+        let share = if scarce { (self.limits.turns_max / (parties + 1)).max(1) } else { usize::MAX };
+        if count >= self.limits.turns_per_tenant_max.min(share) {
             return Err(Error::RateLimited { retry_after });
         }
-        *count += 1;
+        counts.insert(tenant, count + 1);
+        drop(counts);
         Ok(Slot { running: Arc::clone(self), tenant, _server: server })
     }
 
@@ -296,6 +301,21 @@ mod tests {
         assert!(matches!(running.slot(TenantId::new()), Err(Error::Overloaded { .. })));
         drop((taken, other));
         assert!(running.slot(tenant).is_ok());
+    }
+
+    #[test]
+    fn the_last_places_are_for_tenants_that_have_few() {
+        let running = running(|limits| (limits.turns_max, limits.turns_per_tenant_max) = (40, 20));
+        let (one, two, three) = (TenantId::new(), TenantId::new(), TenantId::new());
+        let take = |tenant| std::iter::from_fn(|| running.slot(tenant).ok()).collect::<Vec<_>>();
+        let first = take(one);
+        assert_eq!(first.len(), 20);
+        let second = take(two);
+        assert_eq!(second.len(), 13, "less than a quarter is free, and it has a third");
+        let late = take(three);
+        assert_eq!(late.len(), 7, "a third finds places, whatever the two do");
+        drop((first, second, late));
+        assert!(lock(&running.per_tenant).is_empty());
     }
 
     #[test]

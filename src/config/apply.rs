@@ -85,6 +85,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
 const ZERO_IS_FINE: &[&str] = &[
     "tenants_open_max",
     "lock_wait_ms",
+    "refusal_pause_ms",
     "tenant_bytes_max",
     "fallbacks_max",
     "disk_free_bytes_min",

@@ -14,6 +14,7 @@ use hyper_util::{
 };
 use std::{
     convert::Infallible,
+    io::ErrorKind,
     net::IpAddr,
     sync::{
         Arc,
@@ -27,8 +28,23 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+/// How a client behaved on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manners {
+    /// It made a request, or went away.
+    Good,
+    /// It sent what is no HTTP, or nothing in time.
+    Bad,
+}
+
 /// Serves one connection until it ends.
-pub(super) async fn connection(door: Arc<Door>, stream: TcpStream, peer: IpAddr, certificate: Option<Arc<Certificate>>, watcher: Watcher) {
+pub(super) async fn connection(
+    door: Arc<Door>,
+    stream: TcpStream,
+    peer: IpAddr,
+    certificate: Option<Arc<Certificate>>,
+    watcher: Watcher,
+) -> Manners {
     let _open = door.app.metrics.connection_opened();
     // Small answers and events should not wait for more; on a broken socket the first read will tell.
     stream.set_nodelay(true).ok();
@@ -38,14 +54,22 @@ pub(super) async fn connection(door: Arc<Door>, stream: TcpStream, peer: IpAddr,
             let time = door.app.config.limits.header_timeout_ms;
             match timeout(time, certificate.acceptor().accept(stream)).await {
                 Ok(Ok(stream)) => http(door, stream, peer, watcher).await,
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS handshake"),
-                Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+                Ok(Err(error)) => {
+                    tracing::debug!(%peer, %error, "no TLS handshake");
+                    // A load balancer that only looks whether we listen went away, no more.
+                    let left = matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+                    if left { Manners::Good } else { Manners::Bad }
+                }
+                Err(_) => {
+                    tracing::debug!(%peer, "a TLS handshake took too long");
+                    Manners::Bad
+                }
             }
         }
     }
 }
 
-async fn http(door: Arc<Door>, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: IpAddr, watcher: Watcher) {
+async fn http(door: Arc<Door>, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: IpAddr, watcher: Watcher) -> Manners {
     let builder = builder(&door);
     let io = Impatient::new(io, door.app.config.limits.write_timeout_ms);
     let header_timeout = door.app.config.limits.header_timeout_ms;
@@ -63,11 +87,12 @@ async fn http(door: Arc<Door>, io: impl AsyncRead + AsyncWrite + Unpin + Send + 
     // hyper's own timer starts only when it knows which HTTP is spoken; this one also covers a client that says nothing at all.
     let ended = tokio::select! {
         ended = &mut serving => ended,
-        () = silent(&begun, header_timeout) => return,
+        () = silent(&begun, header_timeout) => return Manners::Bad,
     };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "a connection ended early");
-    }
+    let Err(error) = ended else { return Manners::Good };
+    tracing::debug!(%peer, %error, "a connection ended early");
+    let is_http = error.downcast_ref::<hyper::Error>().is_none_or(|error| !error.is_parse() && !error.is_timeout());
+    if is_http || begun.load(Ordering::Relaxed) { Manners::Good } else { Manners::Bad }
 }
 
 /// Ends when no request came in time; never if one did.

@@ -17,7 +17,8 @@ use crate::{
     app::App,
     config::Limits,
     error::{Error, Result},
-    ids::RequestId,
+    fair::{Fair, Full, Places},
+    ids::{RequestId, TenantId, UserId},
     model::Role,
     storage::Principal,
 };
@@ -31,7 +32,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tracing::Instrument;
 
@@ -39,9 +40,30 @@ use tracing::Instrument;
 pub(super) struct Door {
     pub(super) app: App,
     pub(super) limiter: Limiter,
+    /// The places for short work, taken in turn.
+    pub(super) places: Arc<Fair<Party>>,
     pub(super) table: &'static Table,
     /// The server stops: every answer is its connection's last.
     pub(super) leaving: AtomicBool,
+}
+
+/// Whose work it is, for the places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Party {
+    Tenant(TenantId),
+    User(UserId),
+    /// Whoever reads what is open to all.
+    Anyone,
+}
+
+/// The places for short work that a server has.
+pub(super) fn places(limits: &Limits) -> Arc<Fair<Party>> {
+    Fair::new(Places {
+        at_once: limits.requests_at_once_max,
+        at_once_each: limits.tenant_requests_at_once_max,
+        waiting: limits.requests_waiting_max,
+        waiting_each: limits.tenant_requests_waiting_max,
+    })
 }
 
 /// What is known of a request so far, for its answer and its log line.
@@ -78,6 +100,11 @@ impl Door {
         }
         .instrument(span)
         .await;
+        if outcome.as_ref().is_err_and(is_pressing) {
+            // Not all at once again: those who were refused together come back apart.
+            let share = u32::from(seen.id.as_bytes()[15]) + 128;
+            tokio::time::sleep(self.app.config.limits.refusal_pause_ms * share / 256).await;
+        }
         let cors = Cors::of(&self.app.config.cors_origins, &head);
         let leaving = head.version < Version::HTTP_2 && self.leaving.load(Ordering::Relaxed);
         let close = leaving || closes(&head, &outcome);
@@ -104,6 +131,10 @@ impl Door {
         let body = self.body_of(endpoint, head, body).await?;
         let request =
             Request { id: seen.id, arrived: seen.arrived, peer: seen.peer, path: found.path, query, headers: head.headers.clone(), body };
+        let _place = match party(&entered, endpoint) {
+            Some(party) => Some(self.places.enter(party).await.map_err(|Full| Error::RateLimited { retry_after: PLACE_WAIT })?),
+            None => None,
+        };
         self.handle(entered, &request).await
     }
 
@@ -159,6 +190,34 @@ impl Door {
         }
     }
 }
+
+/// Whether this refusal is for one who should ask less, or cannot be told from one who guesses. Answered at once, it would be asked again at
+/// once, and refusing costs us work as well.
+fn is_pressing(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::MissingCredentials
+            | Error::InvalidApiKey
+            | Error::InvalidToken
+            | Error::InvalidLogin
+            | Error::RateLimited { .. }
+            | Error::TooManyChecks { .. }
+    )
+}
+
+/// Who takes a place for this request. Passwords are hashed on places of their own; the operator waits behind nobody.
+fn party(entered: &Entered, endpoint: &Endpoint) -> Option<Party> {
+    match entered {
+        _ if endpoint.waits || endpoint.guessable => None,
+        Entered::Tenant(_, _, who) => Some(Party::Tenant(who.tenant_id())),
+        Entered::User(_, who) => Some(Party::User(who.user_id())),
+        Entered::Open(_) => Some(Party::Anyone),
+        Entered::Operator(..) => None,
+    }
+}
+
+/// What a caller is told to wait when its tenant's queue for places is full.
+const PLACE_WAIT: Duration = Duration::from_secs(1);
 
 fn check_role(who: &Principal, needed: Role) -> Result<()> {
     if who.role() >= needed { Ok(()) } else { Err(Error::InsufficientRole { needed: needed.name() }) }

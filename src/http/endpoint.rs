@@ -74,6 +74,8 @@ pub struct Endpoint {
     pub answers: Vec<AnswerOf>,
     /// Whether it is bounded strictly for each address, as [`Handler::Credentials`] are, since it lets a caller guess at a password.
     pub guessable: bool,
+    /// Whether it waits for things other than ours, a vendor or a turn: it takes none of the places for requests, which are for short work.
+    pub waits: bool,
     /// Codes of the contract that this endpoint may answer beyond those that every endpoint of its kind does.
     pub errors: &'static [&'static str],
 }
@@ -109,6 +111,7 @@ impl Endpoint {
             body: None,
             answers: Vec::new(),
             guessable: matches!(handler, Handler::Credentials(_)),
+            waits: false,
             errors: &[],
         }
     }
@@ -129,6 +132,12 @@ impl Endpoint {
     #[must_use]
     pub fn guessable(self) -> Self {
         Self { guessable: true, ..self }
+    }
+
+    /// Waits for others: see [`Endpoint::waits`].
+    #[must_use]
+    pub fn waits(self) -> Self {
+        Self { waits: true, ..self }
     }
 
     /// A query parameter.

@@ -1,9 +1,9 @@
 //! The server: accepts connections, a bounded number at once, until it is told to stop; then lets what runs come to its end.
 
 use super::{
-    accept,
+    accept::{self, Manners},
     crowd::Crowd,
-    door::Door,
+    door::{self, Door},
     limit::Limiter,
     route::{self, Table},
     tls::Certificate,
@@ -30,17 +30,23 @@ pub async fn serve(app: App, listener: TcpListener, stop: impl Future<Output = (
 async fn serve_table(app: App, table: &'static Table, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<()> {
     let limits = app.config.limits.clone();
     let certificate = app.config.tls.as_ref().map(Certificate::load).transpose()?.map(Arc::new);
-    let door = Arc::new(Door { limiter: Limiter::new(&limits), table, app: app.clone(), leaving: AtomicBool::new(false) });
+    let door = Arc::new(Door {
+        limiter: Limiter::new(&limits),
+        places: door::places(&limits),
+        table,
+        app: app.clone(),
+        leaving: AtomicBool::new(false),
+    });
     // Dropped, and so ended, with this function.
     let mut background = JoinSet::new();
-    background.spawn(forget(Arc::clone(&door)));
+    let crowd = Crowd::new(limits.connections_per_address_max, limits.refusal_pause_ms);
+    background.spawn(forget(Arc::clone(&door), Arc::clone(&crowd)));
     if let Some(certificate) = certificate.clone() {
         let every = limits.tls_check_ms;
         background.spawn(async move { certificate.follow(every).await });
     }
 
     let graceful = GracefulShutdown::new();
-    let crowd = Crowd::new(limits.connections_per_address_max);
     let permits = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
     tokio::pin!(stop);
     loop {
@@ -61,7 +67,10 @@ async fn serve_table(app: App, table: &'static Table, listener: TcpListener, sto
                 };
                 let serving = accept::connection(Arc::clone(&door), stream, peer.ip(), certificate.clone(), graceful.watcher());
                 tokio::spawn(async move {
-                    serving.await;
+                    place.calm().await;
+                    if serving.await == Manners::Bad {
+                        place.misbehaved();
+                    }
                     drop((permit, place));
                 });
             }
@@ -103,9 +112,10 @@ async fn leave(door: &Door, graceful: GracefulShutdown) {
 /// How often a stop looks whether the last connection is gone.
 const LEAVE_STEP: Duration = Duration::from_millis(10);
 
-async fn forget(door: Arc<Door>) {
+async fn forget(door: Arc<Door>, crowd: Arc<Crowd>) {
     loop {
         tokio::time::sleep(Limiter::FORGET_EVERY).await;
+        crowd.forget();
         door.limiter.forget();
     }
 }

@@ -117,6 +117,11 @@ impl Access {
     pub(super) fn key_checks(&self) -> usize {
         self.proofs.waiting()
     }
+
+    /// Proofs of keys that were made since the start.
+    pub(super) fn key_checks_made(&self) -> u64 {
+        self.proofs.tried()
+    }
 }
 
 /// What the catalog said of a key, when its version was `version`.
@@ -172,7 +177,7 @@ impl Storage {
         let parsed = KeyText::parse(presented).ok_or(Error::InvalidApiKey)?;
         let row = self.key_row(parsed.public_id())?.ok_or(Error::InvalidApiKey)?;
         let before = self.allowed(&row)?;
-        if !self.inner.access.proofs.prove(presented, parsed, before.key_id, &row.hash).await? {
+        if !self.inner.access.proofs.prove(presented, parsed, (before.tenant_id, before.key_id), &row.hash).await? {
             return Err(Error::InvalidApiKey);
         }
         // A proof may have waited; what counts is what holds now.

@@ -181,7 +181,17 @@ impl Storage {
 
     async fn tenant_lease(&self, tenant: TenantId) -> Result<Lease> {
         let engine = Arc::clone(&self.inner.engine);
-        tokio::task::spawn_blocking(move || engine.lease(tenant)).await.map_err(Error::internal)?
+        // A file that is slow to open is waited for on the tenant's own few threads, not on all that there are.
+        let waiting = engine.readers(Place::Tenant(tenant)).acquire_owned();
+        let permit = tokio::time::timeout(READER_WAIT, waiting).await.map_err(|_| Error::Overloaded { retry_after: READER_WAIT })?;
+        if let Some(lease) = engine.lease_open(tenant) {
+            return Ok(lease);
+        }
+        let run = move || {
+            let _permit = permit;
+            engine.lease(tenant)
+        };
+        tokio::task::spawn_blocking(run).await.map_err(Error::internal)?
     }
 
     /// Makes a new tenant's database; its row in the catalog is `creating` meanwhile.

@@ -6,7 +6,8 @@
 use crate::{
     config::Limits,
     error::{Error, Result},
-    ids::KeyId,
+    fair::{Fair, Full, Places},
+    ids::{KeyId, TenantId},
     secret::{KeyHash, KeyText},
 };
 use quick_cache::sync::Cache;
@@ -14,7 +15,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -63,14 +64,8 @@ impl Checks {
     /// Runs slow work on a blocking thread; [`Error::TooManyChecks`] when too many wait already.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let waiting = self.queue()?;
-        waiting.run(work).await
-    }
-}
-
-impl Waiting<'_> {
-    async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        let permit = Arc::clone(&self.0.permits).acquire_owned().await.map_err(Error::internal)?;
-        drop(self);
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(Error::internal)?;
+        drop(waiting);
         // The permit goes along: a caller that went away must not let more run at once than there are cores.
         let run = move || {
             let _permit = permit;
@@ -97,18 +92,28 @@ pub(super) struct Proofs {
     wrong: Cache<[u8; 32], Known>,
     keep: Duration,
     flights: Mutex<Flights>,
-    checks: Checks,
+    /// The cores, taken by tenants in turn: one that brings many new keys at once waits behind itself.
+    checks: Arc<Fair<TenantId>>,
+    /// Texts that were tried since the start.
+    tried: AtomicU64,
 }
 
 impl Proofs {
     /// How many run or wait.
     pub(super) fn waiting(&self) -> usize {
-        self.checks.waiting()
+        self.checks.count()
+    }
+
+    /// How many texts were tried since the start.
+    pub(super) fn tried(&self) -> u64 {
+        self.tried.load(Ordering::Relaxed)
     }
 
     pub(super) fn new(limits: &Limits) -> Result<Self> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| Error::internal(format!("no randomness: {error}")))?;
+        let waiting = limits.key_checks_queue_max.max(1);
+        let places = Places { at_once: cores(), at_once_each: cores(), waiting, waiting_each: waiting.div_ceil(2) };
         Ok(Self {
             secret,
             right: Cache::new(limits.key_proofs_max.max(1)),
@@ -116,12 +121,13 @@ impl Proofs {
             wrong: Cache::new((limits.key_proofs_max / 8).max(1)),
             keep: limits.key_proof_ms,
             flights: Mutex::default(),
-            checks: Checks::new(cores(), limits.key_checks_queue_max),
+            checks: Fair::new(places),
+            tried: AtomicU64::new(0),
         })
     }
 
-    /// Whether `text` (of which `parsed` are the parts) is the key with this id and hash.
-    pub(super) async fn prove(&self, text: &str, parsed: KeyText<'_>, key: KeyId, hash: &KeyHash) -> Result<bool> {
+    /// Whether `text` (of which `parsed` are the parts) is the key with this id and hash, of this tenant.
+    pub(super) async fn prove(&self, text: &str, parsed: KeyText<'_>, (tenant, key): (TenantId, KeyId), hash: &KeyHash) -> Result<bool> {
         let tag = *blake3::keyed_hash(&self.secret, text.as_bytes()).as_bytes();
         let version = blake3::hash(hash.as_str().as_bytes());
         if let Some(known) = self.known(&tag, key, version) {
@@ -134,9 +140,15 @@ impl Proofs {
             return Ok(known);
         }
         let _guess = self.guess(key)?;
-        let waiting = self.checks.queue()?;
+        let place = self.checks.enter(tenant).await.map_err(|Full| Error::TooManyChecks { retry_after: RETRY_AFTER })?;
+        self.tried.fetch_add(1, Ordering::Relaxed);
         let (presented, stored) = (parsed.kept(), hash.clone());
-        let right = waiting.run(move || stored.proves(&presented.text())).await?;
+        let run = move || {
+            // The place goes along: a caller that went away must not let more run at once than there are cores.
+            let _place = place;
+            stored.proves(&presented.text())
+        };
+        let right = tokio::task::spawn_blocking(run).await.map_err(Error::internal)?;
         let known = Known { key, hash: version, until: Instant::now() + self.keep };
         if right { &self.right } else { &self.wrong }.insert(tag, known);
         Ok(right)
@@ -231,17 +243,18 @@ mod tests {
         let (key, other) = (NewKey::generate().unwrap(), NewKey::generate().unwrap());
         let (text, wrong) = (key.text().expose(), other.text().expose());
         let parse = |text| KeyText::parse(text).unwrap();
-        let (id, hash) = (KeyId::new(), KeyHash::of(&parse(text)).unwrap());
+        let (id, hash) = ((TenantId::new(), KeyId::new()), KeyHash::of(&parse(text)).unwrap());
         assert!(proofs.prove(text, parse(text), id, &hash).await.unwrap());
         assert!(!proofs.prove(wrong, parse(wrong), id, &hash).await.unwrap());
         assert_eq!((proofs.right.len(), proofs.wrong.len()), (1, 1));
-        // Remembered: no permit is needed any more.
-        proofs.checks.permits.close();
+        assert_eq!(proofs.tried(), 2);
         assert!(proofs.prove(text, parse(text), id, &hash).await.unwrap());
         assert!(!proofs.prove(wrong, parse(wrong), id, &hash).await.unwrap());
         // Of another key, or of another hash of this one, nothing is known.
-        assert!(proofs.prove(text, parse(text), KeyId::new(), &hash).await.is_err());
-        assert!(proofs.prove(text, parse(text), id, &KeyHash::of(&parse(text)).unwrap()).await.is_err());
+        assert_eq!(proofs.tried(), 2, "remembered");
+        assert!(proofs.prove(text, parse(text), (id.0, KeyId::new()), &hash).await.unwrap());
+        assert!(proofs.prove(text, parse(text), id, &KeyHash::of(&parse(text)).unwrap()).await.unwrap());
+        assert_eq!(proofs.tried(), 4);
         let flights = proofs.flights.lock().unwrap();
         assert!(flights.texts.is_empty() && flights.keys.is_empty());
     }
@@ -250,7 +263,7 @@ mod tests {
     async fn a_burst_with_one_key_is_one_proof_and_guessing_at_it_is_bounded() {
         let proofs = Arc::new(proofs(&Limits { key_checks_queue_max: 4, ..Limits::default() }));
         let key = Arc::new(NewKey::generate().unwrap());
-        let (id, hash) = (KeyId::new(), KeyHash::of(&KeyText::parse(key.text().expose()).unwrap()).unwrap());
+        let (id, hash) = ((TenantId::new(), KeyId::new()), KeyHash::of(&KeyText::parse(key.text().expose()).unwrap()).unwrap());
         let mut burst = tokio::task::JoinSet::new();
         for _ in 0..500 {
             let (proofs, key, hash) = (Arc::clone(&proofs), Arc::clone(&key), hash.clone());
@@ -260,11 +273,11 @@ mod tests {
             });
         }
         assert!(burst.join_all().await.into_iter().all(|outcome| outcome == Ok(true)));
-        let guesses: Vec<_> = (0..TEXTS_PER_KEY_MAX).map(|_| proofs.guess(id).unwrap()).collect();
-        assert_eq!(proofs.guess(id).err(), Some(Error::TooManyChecks { retry_after: RETRY_AFTER }));
+        let guesses: Vec<_> = (0..TEXTS_PER_KEY_MAX).map(|_| proofs.guess(id.1).unwrap()).collect();
+        assert_eq!(proofs.guess(id.1).err(), Some(Error::TooManyChecks { retry_after: RETRY_AFTER }));
         assert!(proofs.guess(KeyId::new()).is_ok(), "other keys have places of their own");
         drop(guesses);
-        assert!(proofs.guess(id).is_ok());
+        assert!(proofs.guess(id.1).is_ok());
     }
 
     #[tokio::test]
@@ -272,10 +285,10 @@ mod tests {
         let proofs = proofs(&Limits { key_proof_ms: Duration::ZERO, ..Limits::default() });
         let key = NewKey::generate().unwrap();
         let parsed = KeyText::parse(key.text().expose()).unwrap();
-        let (id, hash) = (KeyId::new(), KeyHash::of(&parsed).unwrap());
+        let (id, hash) = ((TenantId::new(), KeyId::new()), KeyHash::of(&parsed).unwrap());
         assert!(proofs.prove(key.text().expose(), parsed, id, &hash).await.unwrap());
-        proofs.checks.permits.close();
-        assert!(proofs.prove(key.text().expose(), parsed, id, &hash).await.is_err());
+        assert!(proofs.prove(key.text().expose(), parsed, id, &hash).await.unwrap());
+        assert_eq!(proofs.tried(), 2);
     }
 
     #[tokio::test]
@@ -290,8 +303,9 @@ mod tests {
             assert_eq!(checks.queue().map(drop), Err(Error::TooManyChecks { retry_after: RETRY_AFTER }));
             drop(second);
             assert!(checks.queue().is_ok());
+            drop(third);
             go.send(()).unwrap();
-            third.run(|| 7).await
+            checks.run(|| 7).await
         };
         assert_eq!(tokio::join!(first, both), (Ok(true), Ok(7)));
         assert_eq!(checks.waiting.load(Ordering::Relaxed), 0);

@@ -10,6 +10,8 @@ pub struct Vitals {
     pub tenants_open: usize,
     /// Proofs of keys that run or wait for a core.
     pub key_checks: usize,
+    /// Proofs of keys that were made since the server began; what is remembered is not made again.
+    pub key_checks_made: u64,
     /// Passwords that are hashed or wait for a core.
     pub password_checks: usize,
     /// Turns of an earlier run that were found cut off and closed, since this one began.
@@ -28,6 +30,7 @@ impl Storage {
         Vitals {
             tenants_open: inner.engine.tenants_open(),
             key_checks: inner.access.key_checks(),
+            key_checks_made: inner.access.key_checks_made(),
             password_checks: inner.access.passwords.waiting(),
             turns_interrupted: inner.interrupted.load(Ordering::Relaxed),
             statements,

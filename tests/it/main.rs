@@ -28,6 +28,7 @@ mod docs; // what the documents show, run and compared
 mod edges; // odd answers, odd words, limits that are reached
 mod errors; // every refusal of the contract, with its body
 mod failures; // vendors that fail
+mod fairness; // a flood and two hundred attackers do not slow another tenant
 mod fake_provider_test; // the vendor itself: a double that lies is worse than none
 #[cfg(feature = "failpoints")]
 mod faults; // kills at every step and under load, full disks, damage, wrong clocks

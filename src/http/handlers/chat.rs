@@ -31,6 +31,7 @@ const TAG: &str = "Chat";
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("ChatCreate", "POST", "/api/v1/chat/{config_id}", Handler::Tenant(Role::Member, chat_create))
+            .waits()
             .about(TAG, "Say something to an agent, or post the results of its tool calls")
             .describe(
                 "Without `conversation_id` a conversation begins. When `finish_reason` is `tool_calls`, run the tools and post `tool_results` for \
@@ -71,11 +72,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 "disk_full",
             ]),
         Endpoint::new("TurnCancel", "POST", "/api/v1/chat/turns/{turn_id}/cancel", Handler::Tenant(Role::Member, turn_cancel))
+            .waits()
             .about(TAG, "Stop a running turn")
             .describe("Whoever waits for it gets 409 `turn_cancelled`. The conversation stays valid; what the vendor did is charged.")
             .answers::<TurnCancelled>(200)
             .errors(&["not_found"]),
         Endpoint::new("TurnStream", "GET", "/api/v1/chat/turns/{turn_id}/stream", Handler::Tenant(Role::Member, turn_stream))
+            .waits()
             .about(TAG, "Follow or replay a turn's events")
             .describe("Events are kept in memory for 10 minutes after the turn's end, within a bound.")
             .header("Last-Event-ID", "begin behind this event")

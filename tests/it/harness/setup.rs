@@ -279,6 +279,7 @@ fn configuration(settings: &Settings, vendor: &FakeProvider) -> String {
         ("tenant_requests_per_minute", 1_000_000),
         ("mails_per_address_per_hour", 1_000),
         ("provider_backoff_ms", 1),
+        ("refusal_pause_ms", 0),
         ("shutdown_ms", 10_000),
         ("shutdown_linger_ms", 1),
     ]);
@@ -312,7 +313,8 @@ async fn inside(data: &Path) -> Inside {
 impl Process {
     /// The binary with nothing of this process's environment.
     pub fn command(data: &Path) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nimblesite"));
+        let built = std::env::var("NIMBLESITE_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_nimblesite").to_owned());
+        let mut command = Command::new(built);
         command.env_clear().env("VENDOR_KEY", VENDOR_KEY).env("NIMBLESITE_DATA", data).kill_on_drop(true).stdin(Stdio::null());
         command
     }

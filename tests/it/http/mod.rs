@@ -50,6 +50,8 @@ impl Running {
     async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let data = tempfile::tempdir().unwrap();
         let mut config = Config::default_for(data.path().join("data"));
+        // Many of these tests are refused on purpose, one after another.
+        config.limits.refusal_pause_ms = Duration::ZERO;
         change(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
