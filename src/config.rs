@@ -280,6 +280,8 @@ limits! {
     tenant_queue_max: count = 1_024;
     /// Bytes of one tenant's file; 0 is no limit.
     tenant_bytes_max: count = 0;
+    /// Tenants exported at once.
+    exports_max: count = 4;
     /// Threads for storage and hashing.
     blocking_threads_max: count = 64;
     /// How long SQLite waits for another process's lock.

@@ -12,6 +12,7 @@ use crate::{
     storage::{Mode, Storage},
 };
 use clap::Subcommand;
+use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Tenant {
@@ -44,6 +45,14 @@ pub(super) enum Tenant {
         #[arg(value_parser = parse::id::<TenantId>)]
         id: TenantId,
     },
+    /// Write all of a tenant's data to one SQLite file, while the server runs or not
+    Export {
+        /// The tenant
+        #[arg(value_parser = parse::id::<TenantId>)]
+        id: TenantId,
+        /// The file to make; nothing is overwritten
+        file: PathBuf,
+    },
     /// Remove a tenant and every byte of its data; only the operator's backups keep a copy
     Delete {
         /// The tenant
@@ -63,6 +72,7 @@ impl Tenant {
             Self::Show { id } => desk.with_storage(async |room| show(room, id).await),
             Self::Suspend { id } => desk.with_storage(async |room| suspend(room, id, true).await),
             Self::Resume { id } => desk.with_storage(async |room| suspend(room, id, false).await),
+            Self::Export { id, file } => desk.with_storage(async |room| export(room, id, file).await),
             Self::Delete { id, yes } => delete(desk, id, yes),
         }
     }
@@ -111,6 +121,13 @@ async fn suspend(room: Room, id: TenantId, suspended: bool) -> Done {
     room.out.value(&tenant);
     let now = if suspended { "is suspended: its chat is refused from the next request on" } else { "may chat again" };
     room.out.say(format!("{:?} {now}.", tenant.name));
+    Ok(())
+}
+
+async fn export(room: Room, id: TenantId, file: PathBuf) -> Done {
+    let manifest = room.storage.tenant_export_to(&room.operator, id, file.clone()).await?;
+    room.out.value(&manifest);
+    room.out.say(format!("Wrote tenant {id} to {}; its table export_manifest says what is in it.", file.display()));
     Ok(())
 }
 

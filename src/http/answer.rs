@@ -1,6 +1,6 @@
 //! From a reply or an error to a response: status, headers that every answer has, and the body.
 
-use super::{body::Out, call::Reply, limit, problem, sse::EventBody};
+use super::{body::Out, call::Reply, file::FileBody, limit, problem, sse::EventBody};
 use crate::{
     app::App,
     error::{Error, Result},
@@ -70,6 +70,9 @@ fn succeed(app: &App, reply: Reply, headers: &mut HeaderMap) -> (u16, Out) {
         Reply::NotModified { headers: extra } => {
             put_all(headers, extra);
             return (304, Out::whole(Bytes::new()));
+        }
+        Reply::File { file, size_bytes, content_type, held, headers } => {
+            (200, content_type, Out::File(FileBody::new(file, size_bytes, held)), headers)
         }
         Reply::Events { events, headers } => {
             let held = Box::new(app.metrics.stream_opened());

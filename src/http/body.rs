@@ -1,6 +1,6 @@
 //! Bodies: reading a request's within its bounds of size and time, and the body of an answer.
 
-use super::sse::EventBody;
+use super::{file::FileBody, sse::EventBody};
 use crate::{
     config::Limits,
     error::{Error, Result},
@@ -25,6 +25,8 @@ pub(super) enum Out {
     Whole(Option<Bytes>),
     /// A stream of events.
     Events(EventBody),
+    /// A file.
+    File(FileBody),
 }
 
 impl Body for Out {
@@ -35,6 +37,7 @@ impl Body for Out {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Events(events) => events.poll(cx).map(|frame| frame.map(Ok)),
+            Self::File(file) => file.poll(cx).map(|frame| frame.map(Ok)),
         }
     }
 
@@ -46,6 +49,7 @@ impl Body for Out {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Events(_) => SizeHint::default(),
+            Self::File(file) => SizeHint::with_exact(file.left_bytes()),
         }
     }
 }

@@ -85,6 +85,8 @@ pub enum Reply {
     Events { events: tokio::sync::mpsc::Receiver<Bytes>, headers: Headers },
     /// A page or asset from the binary.
     Page { content_type: &'static str, body: Bytes, headers: Headers },
+    /// A file for the client to keep, streamed; `held` lasts as long as the stream.
+    File { file: std::fs::File, size_bytes: u64, content_type: &'static str, held: Box<dyn Send + Sync>, headers: Headers },
     /// 304: the client's copy is still good.
     NotModified { headers: Headers },
 }
@@ -119,6 +121,7 @@ impl Reply {
             | Self::Problem { headers, .. }
             | Self::Events { headers, .. }
             | Self::Page { headers, .. }
+            | Self::File { headers, .. }
             | Self::NotModified { headers } => {
                 headers.push((name, value.to_string()));
             }
@@ -133,7 +136,7 @@ impl Reply {
             Self::Json { status, .. } => *status,
             Self::Problem { error, .. } => super::problem::problem_of(error).status(),
             Self::Nothing => 204,
-            Self::Events { .. } | Self::Page { .. } => 200,
+            Self::Events { .. } | Self::Page { .. } | Self::File { .. } => 200,
             Self::NotModified { .. } => 304,
         }
     }

@@ -12,6 +12,7 @@ mod crowd;
 mod docs;
 mod door;
 pub mod endpoint;
+mod file;
 mod handlers;
 mod limit;
 mod openapi;

@@ -9,7 +9,7 @@ use crate::{
     ids::{KeyId, TenantId},
     money::Money,
 };
-use std::{path::Path, sync::Arc};
+use std::{fs::File, path::Path, sync::Arc};
 use tokio::sync::Semaphore;
 
 /// Which database.
@@ -125,6 +125,9 @@ pub(super) struct Head {
     pub balance: Money,
 }
 
+/// What an exported file says of itself: names and values.
+pub(super) type Manifest = std::collections::BTreeMap<String, String>;
+
 /// Work that the server does on a tenant in the transaction of its first opening.
 pub(super) type Opening = dyn Fn(TenantId, &mut dyn Tx) -> Result<()> + Send + Sync;
 
@@ -165,6 +168,12 @@ pub(super) trait Engine: Send + Sync + 'static {
 
     /// Writes a consistent copy of a place to a new file, checked, while work on it goes on.
     fn copy_to(&self, place: Place, target: &Path) -> Result<()>;
+
+    /// The same of a tenant, with a manifest inside; `made_at` is the time to write there.
+    fn export_to(&self, tenant: TenantId, target: &Path, made_at: &str) -> Result<Manifest>;
+
+    /// The same as an open file without a name, which goes when it is closed, and its size in bytes.
+    fn export_open(&self, tenant: TenantId, made_at: &str) -> Result<(File, u64)>;
 
     /// Moves whenever any other connection, of this or another process, commits to the catalog. Cheap enough to be asked at every request
     /// from an async thread.

@@ -14,6 +14,7 @@ mod configs;
 mod conformance;
 mod conversations;
 mod engine;
+mod exports;
 mod grant;
 mod keys;
 mod ledger;
@@ -39,6 +40,7 @@ mod wallet;
 pub use access::{Operator, Principal, SignedIn};
 pub use audit::Audit;
 pub use conversations::ConversationFilter;
+pub use exports::{Export, ExportHeld};
 pub use logs::{LogFilter, UsageAsk, UsageGroup};
 pub use status::Counts;
 pub use steps::{Kept, NewAnswer, NewMessage, Settled, Step, StepEnd};
@@ -82,6 +84,7 @@ pub struct Storage {
 struct Inner {
     engine: Arc<dyn Engine>,
     access: access::Access,
+    exports: Arc<exports::Exports>,
     refusals: logs::Refusals,
     limits: Arc<Limits>,
     clock: Clock,
@@ -108,6 +111,7 @@ impl Storage {
             inner: Arc::new(Inner {
                 engine,
                 access: access::Access::new(limits)?,
+                exports: Arc::default(),
                 refusals: logs::Refusals::default(),
                 limits: Arc::new(limits.clone()),
                 clock,

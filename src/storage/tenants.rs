@@ -201,10 +201,14 @@ impl Storage {
     /// The file first, then every row about the tenant. Gone already is fine.
     async fn tenant_erase(&self, id: TenantId) -> Result<()> {
         self.tenant_file_destroy(id).await?;
+        let nobody = TenantId::new().to_string();
         self.catalog_write(move |tx| {
             for table in ["api_keys", "invitations", "memberships"] {
                 tx.execute(&format!("DELETE FROM {table} WHERE tenant_id = ?1"), &[Param::Text(&id.to_string())])?;
             }
+            // That a vendor broke its bound counts for all tenants; whom it struck is nobody's to know any more.
+            let sql = "UPDATE model_breaches SET tenant_id = ?2 WHERE tenant_id = ?1";
+            tx.execute(sql, &[Param::Text(&id.to_string()), Param::Text(&nobody)])?;
             tx.execute("DELETE FROM tenants WHERE id = ?1 AND state <> 'active'", &[Param::Text(&id.to_string())])?;
             Ok(())
         })

@@ -199,6 +199,8 @@ async fn a_deleted_tenant_leaves_no_byte() {
     let tenant = talking(&server, "Acme Corporation Limited", word).await;
     let other = talking(&server, "Other", "hello").await;
     assert!(!found_below(&server.data(), word).is_empty());
+    let breach = "INSERT INTO model_breaches (provider, model, tenant_id, rate_hash, created_at) VALUES ('p', 'm', ?1, 'h', 1)";
+    Connection::open(server.data().join("catalog.db")).unwrap().execute(breach, [&tenant.id]).unwrap();
     server.call("DELETE", "/api/v1/tenant", &tenant.key, Some(&json!({"confirm": tenant.name}))).await.expect(204);
     server.get("/api/v1/tenant", &tenant.key).await.problem(401, "invalid_api_key");
     assert_eq!(server.get("/api/v1/tenants", &tenant.owner.token).await.expect(200).at("/data"), json!([]));
@@ -207,6 +209,11 @@ async fn a_deleted_tenant_leaves_no_byte() {
     assert_eq!(server.tenant_files().len(), 1);
     assert_eq!(found_below(&server.data(), word), Vec::<PathBuf>::new());
     assert_eq!(found_below(&server.data(), "Acme Corporation Limited"), Vec::<PathBuf>::new());
+    assert_eq!(found_below(&server.data(), &tenant.id), Vec::<PathBuf>::new());
+    // The vendor's breach still counts for the others, without saying whom it struck.
+    let catalog = Connection::open(server.data().join("catalog.db")).unwrap();
+    assert_eq!(catalog.query_row("SELECT COUNT(*) FROM model_breaches", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+    drop(catalog);
     server.run().await;
     server.done().await;
 }

@@ -27,6 +27,7 @@ mod crash; // kill -9 in the middle of a turn
 mod docs; // what the documents show, run and compared
 mod edges; // odd answers, odd words, limits that are reached
 mod errors; // every refusal of the contract, with its body
+mod export; // a tenant as one file
 mod failures; // vendors that fail
 mod fairness; // a flood and two hundred attackers do not slow another tenant
 mod fake_provider_test; // the vendor itself: a double that lies is worse than none

@@ -132,7 +132,19 @@ fn names(code: &str, krate: &str) -> bool {
 const ROOMS: &[(&str, &[&str])] = &[
     ("argon2", &["secret.rs"]),
     ("arc-swap", &["agent/", "app.rs", "cli/", "http/"]),
-    ("blake3", &["agent/", "cli/demo.rs", "http/assets.rs", "rates.rs", "secret.rs", "storage/access.rs", "storage/proof.rs"]),
+    (
+        "blake3",
+        &[
+            "agent/",
+            "cli/demo.rs",
+            "http/assets.rs",
+            "rates.rs",
+            "secret.rs",
+            "storage/access.rs",
+            "storage/proof.rs",
+            "storage/sqlite/export.rs",
+        ],
+    ),
     ("bytes", &["http/", "provider/"]),
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/"]),

@@ -7,6 +7,7 @@ use crate::{
         endpoint::{Answer, Endpoint, Handler},
     },
     model::{List, MeTenant, Order, Role, Tenant, TenantCreated, TenantPatch},
+    storage::Export,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -46,6 +47,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .about("Tenants", "Change the tenant's name or time zone")
             .body::<TenantPatch>()
             .answers::<Tenant>(200),
+        Endpoint::new("TenantExport", "GET", "/api/v1/tenant/export", Handler::Tenant(Role::Owner, export))
+            .about("Tenants", "All of the tenant's data as one SQLite file")
+            .describe(
+                "One moment's state, taken while work goes on, checked, with a table `export_manifest` inside: version, time, row counts, the \
+                 ledger's head and a hash of the content.",
+            )
+            .answers_raw(200, "application/vnd.sqlite3")
+            .errors(&["overloaded", "disk_full"]),
         Endpoint::new("TenantDelete", "DELETE", "/api/v1/tenant", Handler::Tenant(Role::Owner, delete))
             .about("Tenants", "Delete the tenant: every byte of it, at once")
             .describe("Its keys stop working, its configs, conversations, logs and ledger are gone. Nothing can bring them back.")
@@ -78,6 +87,18 @@ fn update(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let patch: TenantPatch = call.request.json()?;
         Reply::ok(&call.app.storage.tenant_update(&call.who, patch).await?)
+    })
+}
+
+fn export(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let TenantCall { app, who, store, .. } = call;
+        // The file is opened anew for copying; a slow reader of the copy must not keep the tenant's own open.
+        drop(store);
+        let Export { file, size_bytes, held } = app.storage.tenant_export(&who).await?;
+        let name = format!("attachment; filename=\"{}.db\"", who.tenant_id());
+        let reply = Reply::File { file, size_bytes, content_type: "application/vnd.sqlite3", held: Box::new(held), headers: Vec::new() };
+        Ok(reply.with_header("content-disposition", name))
     })
 }
 

@@ -28,7 +28,8 @@ fn vacuum_into(source: &Path, target: &str, health: &Health, busy: Duration) -> 
     conn.execute("VACUUM INTO ?1", [target]).told(health).map(drop)
 }
 
-fn check(target: &Path, health: &Health) -> Result<()> {
+/// Whether a copy is whole.
+pub(super) fn check(target: &Path, health: &Health) -> Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
     // Damage of the copy is not damage of the original.
     let copy = Health::new(format!("copy of {}", health.name), target);

@@ -84,6 +84,11 @@ impl Directory {
         self.tenant_folder(tenant).join("tenant.db")
     }
 
+    /// The folder of exports that are being made.
+    pub(super) fn exports(&self) -> PathBuf {
+        self.root.join("exports")
+    }
+
     /// The directory itself.
     pub(super) fn root(&self) -> &Path {
         &self.root

@@ -8,6 +8,7 @@ mod copy;
 mod database;
 mod directory;
 mod errors;
+mod export;
 mod files;
 mod heads;
 mod queue;
@@ -19,7 +20,7 @@ mod tx;
 
 use super::{
     Mode,
-    engine::{Engine, Head, Job, Lease, Opening, Place, Turnout, Work},
+    engine::{Engine, Head, Job, Lease, Manifest, Opening, Place, Turnout, Work},
 };
 use crate::{
     clock::Time,
@@ -93,7 +94,12 @@ impl Sqlite {
         connection::version_check()?;
         let directory = Directory::open(dir)?;
         let lock = match mode {
-            Mode::Server => Some(directory.lock(boot, limits.lock_wait_ms)?),
+            Mode::Server => {
+                let lock = directory.lock(boot, limits.lock_wait_ms)?;
+                // Exports that a crash cut off.
+                directory::folder_remove(&directory.exports())?;
+                Some(lock)
+            }
             Mode::Beside => None,
         };
         let busy = limits.busy_timeout_ms;
@@ -225,6 +231,29 @@ impl Engine for Sqlite {
                 copy::copy(&self.directory.tenant(tenant), target, &in_use.database.health, self.settings.busy)
             }
         }
+    }
+
+    fn export_to(&self, tenant: TenantId, target: &Path, made_at: &str) -> Result<Manifest> {
+        self.copy_to(Place::Tenant(tenant), target)?;
+        let sealed = export::seal(target, tenant, self.settings.busy, made_at);
+        if sealed.is_err() {
+            // What cannot be removed is told by the error that stands already.
+            drop(std::fs::remove_file(target));
+        }
+        sealed
+    }
+
+    fn export_open(&self, tenant: TenantId, made_at: &str) -> Result<(File, u64)> {
+        let folder = self.directory.exports();
+        directory::folder_create(&folder)?;
+        let path = folder.join(format!("{}.db", crate::ids::RequestId::new()));
+        self.export_to(tenant, &path, made_at)?;
+        let file = File::open(&path).map_err(directory::io_error);
+        // Without a name it goes with its last reader, whatever ends that.
+        std::fs::remove_file(&path).map_err(directory::io_error)?;
+        let file = file?;
+        let size_bytes = file.metadata().map_err(directory::io_error)?.len();
+        Ok((file, size_bytes))
     }
 
     fn catalog_version(&self) -> Result<u64> {
