@@ -83,6 +83,12 @@ CREATE TABLE model_breaches (
     PRIMARY KEY (provider, model, rate_hash, tenant_id)
 ) STRICT, WITHOUT ROWID;
 
+-- Folders that backups were made in, so that a deleted tenant leaves them, too.
+CREATE TABLE backup_places (
+    path       TEXT PRIMARY KEY,
+    created_at INTEGER NOT NULL
+) STRICT;
+
 -- ===================================================================================================================== tenant
 -- One file a tenant. `tenant` has one row; every other row references it, so that a row of another tenant cannot be put in.
 

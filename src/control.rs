@@ -38,6 +38,13 @@ pub enum Ask {
         /// Which.
         tenant_id: TenantId,
     },
+    /// Bring a tenant's content back from an exported file.
+    TenantRestore {
+        /// Which.
+        tenant_id: TenantId,
+        /// The file, by its whole path.
+        file: PathBuf,
+    },
 }
 
 /// What the server answers.
@@ -55,6 +62,11 @@ pub enum Told {
     },
     /// Done.
     Done,
+    /// The tenant is gone.
+    Deleted {
+        /// Backups of it that could not be reached.
+        unreached: Vec<String>,
+    },
     /// Not done, and why.
     Refused {
         /// For the person at the command line.
@@ -134,6 +146,16 @@ async fn act(ask: Ask, desk: &Desk) -> Told {
             tracing::info!(%tenant_id, "a tenant is deleted by the operator");
             let storage = &desk.app.storage;
             match desk.app.agent.without_turns(tenant_id, storage.tenant_remove(&storage.operator_here(), tenant_id)).await {
+                Ok(unreached) => Told::Deleted { unreached },
+                Err(error) => Told::Refused { message: error.to_string() },
+            }
+        }
+        Ask::TenantRestore { tenant_id, file } => {
+            tracing::info!(%tenant_id, "a tenant's content is restored by the operator");
+            let storage = &desk.app.storage;
+            let operator = storage.operator_here();
+            let restoring = storage.tenant_restore(&operator, tenant_id, file);
+            match desk.app.agent.without_turns(tenant_id, restoring).await {
                 Ok(()) => Told::Done,
                 Err(error) => Told::Refused { message: error.to_string() },
             }

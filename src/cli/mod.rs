@@ -1,6 +1,7 @@
 //! The command line: arguments, the data directory, exit codes (0 done, 1 failed, 2 wrong usage). One file a command group; `out` prints,
 //! `failure` words what went wrong. Commands talk to `storage` directly and take effect at a running server's next request.
 
+mod backup;
 mod card;
 mod credit;
 mod demo;
@@ -89,6 +90,10 @@ enum Command {
     /// The rate card: which models can be called, and what they cost
     #[command(subcommand)]
     Models(models::Models),
+    /// Copy everything into a dated set, checked, while the server runs or not
+    Backup(backup::Backup),
+    /// Bring back one tenant's content, or everything into an empty data directory
+    Restore(backup::Restore),
     /// Check files, schema versions, ledgers, permissions, disk and providers, and say what to do
     Doctor,
     /// Bring every tenant's file to this version
@@ -131,6 +136,8 @@ fn dispatch(cli: Cli) -> Done {
         Command::Key(key) => desk.with_storage(async |room| key.run(&room).await),
         Command::Credit(credit) => desk.with_storage(async |room| credit.run(&room).await),
         Command::Models(models) => models.run(&desk),
+        Command::Backup(backup) => desk.with_storage(async |room| backup.run(room).await),
+        Command::Restore(restore) => restore.run(&desk),
         Command::Doctor => doctor::run(&desk),
         Command::Migrate => desk.with_storage(async |room| migrate::run(&room).await),
         Command::Openapi => pages::openapi(),

@@ -3,7 +3,9 @@
 use super::{
     Desk, Room, bytes, every,
     failure::{Done, Failure},
-    moment, parse, runtime,
+    moment,
+    out::Tone,
+    parse, runtime,
 };
 use crate::{
     control,
@@ -53,7 +55,18 @@ pub(super) enum Tenant {
         /// The file to make; nothing is overwritten
         file: PathBuf,
     },
-    /// Remove a tenant and every byte of its data; only the operator's backups keep a copy
+    /// Make a tenant of an exported file: its configs and conversations under a new id, with no money
+    Import {
+        /// The file
+        file: PathBuf,
+        /// The owner's address: an account that exists
+        #[arg(long, value_name = "EMAIL")]
+        owner: String,
+        /// What people call it [default: the name in the file]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Remove a tenant and every byte of its data, in the backups that `nimblesite backup` made, too
     Delete {
         /// The tenant
         #[arg(value_parser = parse::id::<TenantId>)]
@@ -73,6 +86,7 @@ impl Tenant {
             Self::Suspend { id } => desk.with_storage(async |room| suspend(room, id, true).await),
             Self::Resume { id } => desk.with_storage(async |room| suspend(room, id, false).await),
             Self::Export { id, file } => desk.with_storage(async |room| export(room, id, file).await),
+            Self::Import { file, owner, name } => desk.with_storage(async |room| import(room, file, &owner, name).await),
             Self::Delete { id, yes } => delete(desk, id, yes),
         }
     }
@@ -80,8 +94,18 @@ impl Tenant {
 
 async fn create(room: Room, name: &str, owner: &str) -> Done {
     let made = room.storage.tenant_create_for(&room.operator, name, owner).await?;
+    made_tell(room, &made, owner)
+}
+
+async fn import(room: Room, file: PathBuf, owner: &str, name: Option<String>) -> Done {
+    let made = room.storage.tenant_import(&room.operator, file, name, owner).await?;
+    made_tell(room, &made, owner)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "a room is a command's own")]
+fn made_tell(room: Room, made: &model::TenantCreated, owner: &str) -> Done {
     // Scripts find a secret under the same name in every command's JSON.
-    let mut shown = serde_json::to_value(&made).map_err(crate::error::Error::internal)?;
+    let mut shown = serde_json::to_value(made).map_err(crate::error::Error::internal)?;
     shown["key"] = made.api_key.clone().into();
     room.out.value(&shown);
     room.out.say(format!("Made {:?} for {owner}. Its id, and its first key, which is shown this once:", made.name));
@@ -143,19 +167,22 @@ fn delete(desk: &Desk, id: TenantId, yes: bool) -> Done {
     }
     let config = desk.config_of_data()?;
     runtime(&config)?.block_on(async {
-        match control::ask(&config.data, &control::Ask::TenantDelete { tenant_id: id }).await? {
-            Some(control::Told::Done) => {}
+        let unreached = match control::ask(&config.data, &control::Ask::TenantDelete { tenant_id: id }).await? {
+            Some(control::Told::Deleted { unreached }) => unreached,
             Some(control::Told::Refused { message }) => return Err(Failure::Failed(message)),
-            Some(control::Told::Server { .. }) => return Err(Failure::Failed("the server gave an answer to something else".to_owned())),
+            Some(_) => return Err(Failure::Failed("the server gave an answer to something else".to_owned())),
             None => {
                 let storage = Storage::open(&config.data, Mode::Server, &config.limits)?;
                 let removed = storage.tenant_remove(&storage.operator_here(), id).await;
                 storage.close();
-                removed?;
+                removed?
             }
-        }
-        desk.out.value(&serde_json::json!({ "id": id, "deleted": true }));
+        };
+        desk.out.value(&serde_json::json!({ "id": id, "deleted": true, "unreached": unreached }));
         desk.out.say(format!("Tenant {id} is gone, with every byte of its data."));
+        for place in &unreached {
+            desk.out.toned(Tone::Bad, format!("A backup could not be reached and may still hold the tenant: {place}"));
+        }
         Ok(())
     })
 }

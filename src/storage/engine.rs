@@ -9,7 +9,11 @@ use crate::{
     ids::{KeyId, TenantId},
     money::Money,
 };
-use std::{fs::File, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio::sync::Semaphore;
 
 /// Which database.
@@ -174,6 +178,25 @@ pub(super) trait Engine: Send + Sync + 'static {
 
     /// The same as an open file without a name, which goes when it is closed, and its size in bytes.
     fn export_open(&self, tenant: TenantId, made_at: &str) -> Result<(File, u64)>;
+
+    /// What an exported file says of itself, once it was found to be ours, whole and unchanged; [`crate::error::Error::Conflict`] else.
+    fn export_read(&self, file: &Path) -> Result<Manifest>;
+
+    /// Replaces a tenant's content by an exported file's, in one transaction, with nobody else at work on it. Money stays as it is.
+    /// [`crate::error::Error::Overloaded`] while a turn of the tenant runs.
+    fn restore_from(&self, tenant: TenantId, file: &Path) -> Result<()>;
+
+    /// As [`Self::create`], with the content of an exported file, and no money.
+    fn import_from(&self, tenant: TenantId, name: &str, created_at: Time, file: &Path) -> Result<()>;
+
+    /// The data directory, with every link resolved.
+    fn folder(&self) -> PathBuf;
+
+    /// Whatever changes with a tenant's database, as text; none when that cannot be told at this moment. Cheap, and opens nothing.
+    fn stamp(&self, tenant: TenantId) -> Option<String>;
+
+    /// Removes all rows about a tenant, and every byte of them, from a copy of the catalog.
+    fn copy_erase(&self, copy: &Path, tenant: TenantId) -> Result<()>;
 
     /// Moves whenever any other connection, of this or another process, commits to the catalog. Cheap enough to be asked at every request
     /// from an async thread.

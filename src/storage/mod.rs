@@ -7,6 +7,7 @@ mod access;
 #[cfg(test)]
 mod accounts_tests;
 mod audit;
+mod backups;
 mod breaches;
 mod catalog;
 mod configs;
@@ -39,6 +40,7 @@ mod wallet;
 
 pub use access::{Operator, Principal, SignedIn};
 pub use audit::Audit;
+pub use backups::{BackupDone, BackupSet, CopyNote, set_read, sets};
 pub use conversations::ConversationFilter;
 pub use exports::{Export, ExportHeld};
 pub use logs::{LogFilter, UsageAsk, UsageGroup};
@@ -57,7 +59,7 @@ use crate::{
 };
 use engine::{Engine, Job, Lease, Param, Place, Turnout, Tx, TxExt};
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -119,6 +121,12 @@ impl Storage {
                 interrupted,
             }),
         })
+    }
+
+    /// Puts a whole backup into a directory that holds none of our data yet: the catalog and the tenants' files as they were, money and
+    /// revocations included. Blocks. `progress` is told how many tenants are done.
+    pub fn restore_all(dir: &Path, catalog: &Path, tenants: &[(TenantId, PathBuf)], progress: &mut dyn FnMut(usize)) -> Result<()> {
+        sqlite::restore_all(dir, catalog, tenants, progress)
     }
 
     /// Writes what is still to be written in the background and closes every file. Blocks. No call may follow.
@@ -202,6 +210,12 @@ impl Storage {
     async fn tenant_file_create(&self, tenant: TenantId, name: &str) -> Result<()> {
         let (engine, name, now) = (Arc::clone(&self.inner.engine), name.to_owned(), self.inner.clock.now());
         tokio::task::spawn_blocking(move || engine.create(tenant, &name, now)).await.map_err(Error::internal)?
+    }
+
+    /// The same, with the content of an exported file.
+    async fn tenant_file_import(&self, tenant: TenantId, name: &str, file: PathBuf) -> Result<()> {
+        let (engine, name, now) = (Arc::clone(&self.inner.engine), name.to_owned(), self.inner.clock.now());
+        tokio::task::spawn_blocking(move || engine.import_from(tenant, &name, now, &file)).await.map_err(Error::internal)?
     }
 
     /// Removes every byte of a tenant's database; its row in the catalog is `deleting` meanwhile.

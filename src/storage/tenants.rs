@@ -17,7 +17,7 @@ use crate::{
     model::{List, MeTenant, Page, Role, Tenant, TenantCreated, TenantPatch},
     secret::{KeyHash, NewKey},
 };
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// A tenant that has been `creating` for so long was left by a crash; a younger one may be in the making by a command beside the server.
 const CREATING_MAX: Duration = Duration::from_secs(60);
@@ -26,31 +26,48 @@ impl Storage {
     /// Makes a tenant with the user as its owner, and its first key, shown this once.
     pub async fn tenant_create(&self, who: &SignedIn, name: &str) -> Result<TenantCreated> {
         let name = catalog::name_checked(name, "/name")?;
-        self.tenant_make(name, who.user_id, Some(self.inner.limits.tenants_per_user_max)).await
+        self.tenant_make(name, who.user_id, Some(self.inner.limits.tenants_per_user_max), None).await
     }
 
     /// Makes a tenant for the user of this address.
     pub async fn tenant_create_for(&self, _: &Operator, name: &str, owner_email: &str) -> Result<TenantCreated> {
         let (name, email) = (catalog::name_checked(name, "/name")?, mail::address(owner_email, "/owner")?);
         let owner = self.catalog_read(move |tx| operate::found(tx, &email)).await?;
-        self.tenant_make(name, owner.id, None).await
+        self.tenant_make(name, owner.id, None, None).await
     }
 
-    async fn tenant_make(&self, name: String, owner: UserId, tenants_max: Option<usize>) -> Result<TenantCreated> {
+    /// Makes a tenant of an exported file, for the user of this address: the file's configs and conversations under a new id, and no money.
+    /// [`Error::Conflict`] when the file is not one of ours, damaged or changed.
+    pub async fn tenant_import(&self, _: &Operator, file: PathBuf, name: Option<String>, owner_email: &str) -> Result<TenantCreated> {
+        let email = mail::address(owner_email, "/owner")?;
+        let owner = self.catalog_read(move |tx| operate::found(tx, &email)).await?;
+        let file = file.canonicalize().map_err(|error| Error::Conflict { detail: format!("{}: {error}", file.display()) })?;
+        let (engine, path) = (Arc::clone(&self.inner.engine), file.clone());
+        let manifest = tokio::task::spawn_blocking(move || engine.export_read(&path)).await.map_err(Error::internal)??;
+        let name = name.or_else(|| manifest.get("tenant_name").cloned()).unwrap_or_default();
+        self.tenant_make(catalog::name_checked(&name, "/name")?, owner.id, None, Some(file)).await
+    }
+
+    async fn tenant_make(
+        &self,
+        name: String,
+        owner: UserId,
+        tenants_max: Option<usize>,
+        content: Option<PathBuf>,
+    ) -> Result<TenantCreated> {
         let (key, hash) = self.key_generate().await?;
         let storage = self.clone();
         // A task of its own: who goes away in the middle must not leave half a tenant.
-        let making = async move { storage.tenant_make_all(name, owner, tenants_max, key, hash).await };
+        let making = async move { storage.tenant_make_all((name, owner), tenants_max, (key, hash), content).await };
         tokio::spawn(making).await.map_err(Error::internal)?
     }
 
     async fn tenant_make_all(
         &self,
-        name: String,
-        owner: UserId,
+        (name, owner): (String, UserId),
         tenants_max: Option<usize>,
-        key: NewKey,
-        hash: KeyHash,
+        (key, hash): (NewKey, KeyHash),
+        content: Option<PathBuf>,
     ) -> Result<TenantCreated> {
         let (id, key_id, now) = (TenantId::new(), KeyId::new(), self.inner.clock.now());
         let key = Arc::new(key);
@@ -73,7 +90,11 @@ impl Storage {
         })
         .await?;
         crate::failpoint::hit("tenant-row");
-        if let Err(error) = self.tenant_file_create(id, &name).await {
+        let made = match content {
+            Some(file) => self.tenant_file_import(id, &name, file).await,
+            None => self.tenant_file_create(id, &name).await,
+        };
+        if let Err(error) = made {
             // Best effort: what stays is `creating`, which nobody sees and the next start removes.
             if let Err(error) = self.tenant_erase(id).await {
                 tracing::warn!(tenant = %id, %error, "a tenant that could not be made was not cleaned up yet");
@@ -178,11 +199,11 @@ impl Storage {
             state_set(tx, id, "active", "deleting", now)
         })
         .await?;
-        self.tenant_erase_detached(id).await
+        self.tenant_erase_detached(id).await.map(drop)
     }
 
-    /// Removes every byte of a tenant. In the server's own process, or under its lock.
-    pub async fn tenant_remove(&self, _: &Operator, id: TenantId) -> Result<()> {
+    /// Removes every byte of a tenant. In the server's own process, or under its lock. Answers which backups could not be reached.
+    pub async fn tenant_remove(&self, _: &Operator, id: TenantId) -> Result<Vec<String>> {
         let now = self.inner.clock.now();
         self.catalog_write(move |tx| {
             tenant_find(tx, id)?;
@@ -193,14 +214,19 @@ impl Storage {
     }
 
     /// In a task of its own: who goes away in the middle must not leave half a tenant.
-    async fn tenant_erase_detached(&self, id: TenantId) -> Result<()> {
+    async fn tenant_erase_detached(&self, id: TenantId) -> Result<Vec<String>> {
         let storage = self.clone();
         tokio::spawn(async move { storage.tenant_erase(id).await }).await.map_err(Error::internal)?
     }
 
-    /// The file first, then every row about the tenant. Gone already is fine.
-    async fn tenant_erase(&self, id: TenantId) -> Result<()> {
+    /// The file first, then its copies in backups, then every row about the tenant. Gone already is fine. Answers which backups could not be
+    /// reached; they keep nothing else from being removed.
+    async fn tenant_erase(&self, id: TenantId) -> Result<Vec<String>> {
         self.tenant_file_destroy(id).await?;
+        let unreached = self.backups_erase(id).await?;
+        for place in &unreached {
+            tracing::warn!(tenant = %id, place, "a backup of a deleted tenant could not be reached; remove the tenant there by hand");
+        }
         let nobody = TenantId::new().to_string();
         self.catalog_write(move |tx| {
             for table in ["api_keys", "invitations", "memberships"] {
@@ -212,7 +238,8 @@ impl Storage {
             tx.execute("DELETE FROM tenants WHERE id = ?1 AND state <> 'active'", &[Param::Text(&id.to_string())])?;
             Ok(())
         })
-        .await
+        .await?;
+        Ok(unreached)
     }
 
     /// Stops a tenant's chat, or lets it go on.
@@ -261,7 +288,7 @@ impl Storage {
             })
             .await?;
             match self.tenant_erase(id).await {
-                Ok(()) => tracing::info!(tenant = %id, "removed a tenant that an earlier server left half made or half deleted"),
+                Ok(_) => tracing::info!(tenant = %id, "removed a tenant that an earlier server left half made or half deleted"),
                 Err(error) => {
                     tracing::error!(tenant = %id, %error, "a half deleted tenant could not be removed; trying again at the next start");
                 }

@@ -43,7 +43,8 @@ async fn an_owner_gets_one_whole_file_while_turns_go_on() {
     };
     let fetch = async {
         let answer = server.request("GET", ROUTE, &tenant.key).send().await.unwrap();
-        assert_eq!((answer.status().as_u16(), &answer.headers()["content-type"]), (200, "application/vnd.sqlite3"));
+        assert_eq!(answer.status().as_u16(), 200);
+        assert_eq!(answer.headers()["content-type"], "application/vnd.sqlite3");
         assert!(answer.headers()["content-disposition"].to_str().unwrap().contains(&tenant.id));
         let length: usize = answer.headers()["content-length"].to_str().unwrap().parse().unwrap();
         let bytes = answer.bytes().await.unwrap();

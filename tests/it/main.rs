@@ -20,6 +20,7 @@ mod fake_provider;
 mod harness;
 
 mod accounts; // people, tenants, keys, members over HTTP
+mod backup; // sets, the way back, and what deletion leaves of them
 mod cli; // the command line as the real binary, beside a running server
 mod compact; // histories that outgrow the window, summarised
 mod conversations; // memory: variables, truncation, open calls, lists

@@ -4,7 +4,10 @@ use super::{
     directory,
     errors::{Health, Told},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    ids::TenantId,
+};
 use rusqlite::{Connection, OpenFlags};
 use std::{path::Path, time::Duration};
 
@@ -36,4 +39,21 @@ pub(super) fn check(target: &Path, health: &Health) -> Result<()> {
     let conn = Connection::open_with_flags(target, flags).told(&copy)?;
     let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).told(&copy)?;
     if found == "ok" { Ok(()) } else { Err(Error::internal(format_args!("{}: {found}", copy.name))) }
+}
+
+/// Removes all rows about a tenant from a copy of the catalog that nobody has open. What is deleted is overwritten, and the file is written
+/// anew, so that nothing is left in its free pages.
+pub(super) fn erase(copy: &Path, tenant: TenantId, busy: Duration) -> Result<()> {
+    let health = Health::new("copy of the catalog", copy);
+    let conn = Connection::open_with_flags(copy, super::connection::flags()).told(&health)?;
+    conn.busy_timeout(busy).told(&health)?;
+    conn.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA secure_delete = ON; PRAGMA foreign_keys = OFF; BEGIN IMMEDIATE;")
+        .told(&health)?;
+    for table in ["api_keys", "invitations", "memberships", "model_breaches"] {
+        conn.execute(&format!("DELETE FROM {table} WHERE tenant_id = ?1"), [tenant.to_string()]).told(&health)?;
+    }
+    conn.execute("DELETE FROM tenants WHERE id = ?1", [tenant.to_string()]).told(&health)?;
+    conn.execute_batch("COMMIT; VACUUM;").told(&health)?;
+    conn.close().map_err(|(_, error)| health.error(error))?;
+    std::fs::File::open(copy).and_then(|file| file.sync_all()).map_err(directory::io_error)
 }

@@ -171,6 +171,28 @@ pub(super) fn size_bytes(path: &Path) -> Result<u64> {
     Ok(file + log)
 }
 
+/// Size and time of a database's file and log: they change with whatever is written. None while the last change is so young that another
+/// could bear the same time (a clock of the kernel's moves every 10 ms at the slowest).
+pub(super) fn stamp(path: &Path) -> Option<String> {
+    let of = |path: &Path| -> Option<(u64, Duration)> {
+        let metadata = fs::metadata(path).ok()?;
+        let at = metadata.modified().ok()?;
+        if at.elapsed().ok()? < STAMP_SETTLED {
+            return None;
+        }
+        Some((metadata.len(), at.duration_since(std::time::UNIX_EPOCH).ok()?))
+    };
+    let (bytes, at) = of(path)?;
+    let log = path.with_extension("db-wal");
+    // An empty log says no more than none.
+    let log = if fs::metadata(&log).is_ok_and(|log| log.len() > 0) { Some(of(&log)?) } else { None };
+    let log = log.map_or_else(String::new, |(bytes, at)| format!(" log {bytes} {}", at.as_nanos()));
+    Some(format!("{bytes} {}{log}", at.as_nanos()))
+}
+
+/// How old a file's last change must be to be told from the next by its time.
+const STAMP_SETTLED: Duration = Duration::from_millis(100);
+
 /// What is free for us on the disk of a path, in bytes.
 pub(super) fn disk_free_bytes(path: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(path).map_err(Error::internal)?;

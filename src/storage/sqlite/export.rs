@@ -10,7 +10,7 @@ use rusqlite::{Connection, types::ValueRef};
 use std::{path::Path, time::Duration};
 
 /// Names and values, so that whoever opens the file with any SQLite can read what it is.
-const TABLE: &str = "CREATE TABLE export_manifest (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID";
+pub(super) const TABLE: &str = "CREATE TABLE export_manifest (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID";
 
 /// The tables of a tenant, without those that SQLite's full-text search keeps for itself: they follow from `messages`.
 const TABLES: [&str; 14] = [
@@ -49,8 +49,15 @@ pub(super) fn seal(copy: &Path, tenant: TenantId, busy: Duration, made_at: &str)
     Ok(manifest)
 }
 
-fn read(conn: &Connection, tenant: TenantId, made_at: &str) -> rusqlite::Result<Manifest> {
-    let (seq, head): (i64, String) = conn.query_row("SELECT seq, head FROM wallet", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+/// The manifest that stands in an exported file.
+pub(super) fn manifest(conn: &Connection) -> rusqlite::Result<Manifest> {
+    conn.prepare("SELECT name, value FROM export_manifest")?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// What a file holds, as its manifest should say.
+pub(super) fn read(conn: &Connection, tenant: TenantId, made_at: &str) -> rusqlite::Result<Manifest> {
+    let (seq, head): (i64, String) =
+        conn.query_row("SELECT seq, head FROM wallet WHERE tenant_id = ?1", [tenant.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let name: String = conn.query_row("SELECT name FROM tenant", [], |row| row.get(0))?;
     let mut manifest: Manifest = [
         ("product", "nimblesite".to_owned()),

@@ -2,6 +2,7 @@
 
 use super::{
     connection::{self, Refusal, Use},
+    content::Source,
     database::{self, Database, Settings},
     directory::{self, Directory},
     errors::{Health, Told},
@@ -111,7 +112,14 @@ fn check(tenant: TenantId, known: Option<&Head>, tx: &mut dyn Tx) -> std::result
 }
 
 /// Makes a new tenant's file. It appears whole or not at all: it is filled under another name first.
-pub(super) fn create(directory: &Directory, settings: &Settings, tenant: TenantId, name: &str, at: Time) -> Result<()> {
+pub(super) fn create(
+    directory: &Directory,
+    settings: &Settings,
+    tenant: TenantId,
+    name: &str,
+    at: Time,
+    content: Option<&Source>,
+) -> Result<()> {
     let folder = directory.tenant_folder(tenant);
     if folder.exists() {
         return Err(Error::internal(format_args!("tenant {tenant} has a file already")));
@@ -125,7 +133,7 @@ pub(super) fn create(directory: &Directory, settings: &Settings, tenant: TenantI
     }
     directory::folder_remove(&making)?;
     directory::folder_create(&making)?;
-    let filled = fill(&making.join("tenant.db"), settings, tenant, name, at);
+    let filled = fill(&making.join("tenant.db"), settings, (tenant, name, at), content);
     if filled.is_err() {
         // What is left would be cleared away by the next attempt, too.
         drop(directory::folder_remove(&making));
@@ -136,7 +144,7 @@ pub(super) fn create(directory: &Directory, settings: &Settings, tenant: TenantI
     directory::folder_sync(shelf)
 }
 
-fn fill(path: &Path, settings: &Settings, tenant: TenantId, name: &str, at: Time) -> Result<()> {
+fn fill(path: &Path, settings: &Settings, (tenant, name, at): (TenantId, &str, Time), content: Option<&Source>) -> Result<()> {
     directory::file_create(path)?;
     let health = Health::of_tenant(tenant, path, false);
     let conn = connection::open(path, Use::Fill, settings.busy).told(&health)?;
@@ -148,6 +156,9 @@ fn fill(path: &Path, settings: &Settings, tenant: TenantId, name: &str, at: Time
     tx.execute("INSERT INTO tenant (id, name, created_at) VALUES (?1, ?2, ?3)", &row)?;
     let wallet = "INSERT INTO wallet (tenant_id, deposited, settled, held, seq, head) VALUES (?1, 0, 0, 0, 0, ?2)";
     tx.execute(wallet, &[Param::Text(&id), Param::Text(&crate::wallet::chain_start(tenant))])?;
+    if let Some(content) = content {
+        super::content::import(content, &conn, tenant, &health)?;
+    }
     database::step(&conn, "COMMIT", &health)?;
     connection::filled(conn, path, &health)
 }

@@ -4,6 +4,7 @@
 mod batch;
 mod catalog;
 mod connection;
+mod content;
 mod copy;
 mod database;
 mod directory;
@@ -12,6 +13,7 @@ mod export;
 mod files;
 mod heads;
 mod queue;
+mod restore;
 mod search;
 mod tenants;
 #[cfg(test)]
@@ -36,12 +38,13 @@ use files::TenantFiles;
 use heads::Heads;
 use parking_lot::Mutex;
 use queue::Queue;
+pub(super) use restore::restore_all;
 use rusqlite::Connection;
 use scheduled_thread_pool::ScheduledThreadPool;
 use std::{
     collections::HashSet,
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -202,7 +205,7 @@ impl Engine for Sqlite {
     }
 
     fn create(&self, tenant: TenantId, name: &str, created_at: Time) -> Result<()> {
-        self.tenants.alone(tenant, || files::create(&self.directory, &self.settings, tenant, name, created_at))
+        self.tenants.alone(tenant, || files::create(&self.directory, &self.settings, tenant, name, created_at, None))
     }
 
     fn destroy(&self, tenant: TenantId, keys: &[KeyId]) -> Result<()> {
@@ -254,6 +257,37 @@ impl Engine for Sqlite {
         let file = file?;
         let size_bytes = file.metadata().map_err(directory::io_error)?.len();
         Ok((file, size_bytes))
+    }
+
+    fn export_read(&self, file: &Path) -> Result<Manifest> {
+        content::source(file, self.settings.busy).map(|source| source.manifest)
+    }
+
+    fn restore_from(&self, tenant: TenantId, file: &Path) -> Result<()> {
+        let source = content::source(file, self.settings.busy)?;
+        // Opened once as ever: what an earlier server left running is closed, and a file that is unfit is refused.
+        drop(self.tenants.acquire(tenant)?);
+        self.tenants.alone(tenant, || {
+            let health = errors::Health::of_tenant(tenant, self.directory.tenant_folder(tenant), self.settings.bytes_max.is_some());
+            content::restore(&source, &self.directory.tenant(tenant), tenant, &health, &self.settings)
+        })
+    }
+
+    fn import_from(&self, tenant: TenantId, name: &str, created_at: Time, file: &Path) -> Result<()> {
+        let source = content::source(file, self.settings.busy)?;
+        self.tenants.alone(tenant, || files::create(&self.directory, &self.settings, tenant, name, created_at, Some(&source)))
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.directory.root().to_owned()
+    }
+
+    fn stamp(&self, tenant: TenantId) -> Option<String> {
+        directory::stamp(&self.directory.tenant(tenant))
+    }
+
+    fn copy_erase(&self, copy: &Path, tenant: TenantId) -> Result<()> {
+        copy::erase(copy, tenant, self.settings.busy)
     }
 
     fn catalog_version(&self) -> Result<u64> {

@@ -1,0 +1,174 @@
+//! Content from an exported file into a tenant's own: restored over what is there, or imported into a new one. Money never moves: no
+//! statement here names the wallet, the ledger, the holds or what keys have spent, but to ask whether a turn runs.
+//!
+//! An exported file may come from a stranger. It is only read, as ours in every word of its schema, whole, and with the hash that it says.
+
+use super::{
+    connection::{self, Use},
+    copy,
+    errors::{Health, Told},
+    export,
+};
+use crate::{
+    error::{Error, Result},
+    ids::TenantId,
+    storage::{engine::Manifest, schema::Kind},
+};
+use rusqlite::{Connection, OpenFlags, params_from_iter, types::Value};
+use std::{path::Path, time::Duration};
+
+/// What a restore replaces, parents first.
+const CONTENT: [&str; 5] = ["configs", "config_versions", "conversations", "conversation_metadata", "messages"];
+
+/// What a restore only adds to: what happened since stays told.
+const HISTORY: [&str; 2] = ["turns", "logs"];
+
+/// An exported file that was looked over.
+pub(super) struct Source {
+    conn: Connection,
+    health: Health,
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// Whose it is.
+    pub tenant: TenantId,
+}
+
+/// Opens an exported file and looks whether it is ours, of this form, whole, and what its manifest says.
+pub(super) fn source(path: &Path, busy: Duration) -> Result<Source> {
+    let refuse = |why: String| Error::Conflict { detail: format!("{}: {why}", path.display()) };
+    let health = Health::new("exported file", path);
+    let looked_over = look_over(path, &health, busy, &refuse);
+    looked_over.map_err(|error| match error {
+        Error::Internal { .. } if health.is_corrupt() => refuse("it is damaged, or no SQLite file".to_owned()),
+        other => other,
+    })
+}
+
+fn look_over(path: &Path, health: &Health, busy: Duration, refuse: &dyn Fn(String) -> Error) -> Result<Source> {
+    if !path.is_file() {
+        return Err(refuse("there is no such file".to_owned()));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_EXRESCODE
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let conn = Connection::open_with_flags(path, flags).told(health)?;
+    connection::prepare(&conn, Use::Read, busy).told(health)?;
+    let number = |pragma: &str| conn.query_row(pragma, [], |row| row.get::<_, i64>(0)).told(health);
+    if number("PRAGMA application_id")? != connection::application_id(Kind::Tenant) {
+        return Err(refuse("it was not made by `nimblesite tenant export` or `nimblesite backup`".to_owned()));
+    }
+    let (found, ours) = (number("PRAGMA user_version")?, Kind::Tenant.version());
+    if found != ours {
+        return Err(refuse(format!("it has form {found}, this nimblesite reads form {ours}; export it with the same version")));
+    }
+    if schema(&conn).told(health)? != schema(&fresh().told(health)?).told(health)? {
+        return Err(refuse("its tables are not those of a tenant's export; it was changed, and is not read".to_owned()));
+    }
+    copy::check(path, health).map_err(|_| refuse("it is damaged".to_owned()))?;
+    let manifest = export::manifest(&conn).told(health)?;
+    let tenant = manifest.get("tenant_id").and_then(|id| id.parse().ok());
+    let tenant: TenantId = tenant.ok_or_else(|| refuse("its manifest names no tenant".to_owned()))?;
+    let told = manifest.get("made_at").cloned().unwrap_or_default();
+    if export::read(&conn, tenant, &told).told(health)?.get("content_blake3") != manifest.get("content_blake3") {
+        return Err(refuse("its content is not what its manifest says: it was changed or damaged".to_owned()));
+    }
+    Ok(Source { conn, health: Health::new("exported file", path), manifest, tenant })
+}
+
+/// Every table, index and trigger, as it was written.
+fn schema(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT json_array(type, name, tbl_name, sql) FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%' ORDER BY name";
+    conn.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+}
+
+/// What an exported file should look like.
+fn fresh() -> rusqlite::Result<Connection> {
+    let conn = Connection::open_in_memory()?;
+    conn.execute_batch(Kind::Tenant.schema())?;
+    conn.execute_batch(export::TABLE)?;
+    Ok(conn)
+}
+
+/// Replaces a tenant's content by the file's, in one transaction, and adds what it has of turns and logs that are missing. Nobody else works
+/// on the tenant's file meanwhile. [`Error::Overloaded`] while a turn runs.
+pub(super) fn restore(source: &Source, live: &Path, tenant: TenantId, health: &Health, settings: &super::Settings) -> Result<()> {
+    if source.tenant != tenant {
+        let detail =
+            format!("the file belongs to tenant {}, not to {tenant}; `nimblesite tenant import` makes a new tenant of it", source.tenant);
+        return Err(Error::Conflict { detail });
+    }
+    let conn = connection::open(live, Use::Write { bytes_max: settings.bytes_max }, settings.busy).told(health)?;
+    let transaction = rusqlite::Transaction::new_unchecked(&conn, rusqlite::TransactionBehavior::Immediate).told(health)?;
+    let running: i64 = transaction
+        .query_row("SELECT COUNT(*) FROM turns WHERE tenant_id = ?1 AND state = 'running'", [tenant.to_string()], |row| row.get(0))
+        .told(health)?;
+    if running > 0 {
+        // A turn that settles later would write behind messages that are not there any more.
+        return Err(Error::Overloaded { retry_after: Duration::from_secs(1) });
+    }
+    for table in CONTENT.iter().rev() {
+        transaction.execute(&format!("DELETE FROM {table} WHERE tenant_id = ?1"), [tenant.to_string()]).told(health)?;
+    }
+    for table in CONTENT {
+        rows_copy(source, &transaction, health, table, "INSERT", tenant, &|_, _| ())?;
+    }
+    for table in HISTORY {
+        // What ran when the copy was made runs no more.
+        let ended = |name: &str, value: &mut Value| {
+            if table == "turns" && name == "state" && *value == Value::Text("running".to_owned()) {
+                *value = Value::Text("interrupted".to_owned());
+            }
+        };
+        rows_copy(source, &transaction, health, table, "INSERT OR IGNORE", tenant, &ended)?;
+    }
+    transaction.commit().told(health)
+}
+
+/// Puts the file's configs and conversations into a new tenant's file. What was spent elsewhere is not spent here: answers cost nothing, and
+/// turns and logs stay with the host that charged for them.
+pub(super) fn import(source: &Source, target: &Connection, tenant: TenantId, health: &Health) -> Result<()> {
+    let free = |name: &str, value: &mut Value| {
+        if name == "cost" && *value != Value::Null {
+            *value = Value::Integer(0);
+        }
+    };
+    CONTENT.iter().try_for_each(|table| rows_copy(source, target, health, table, "INSERT", tenant, &free))
+}
+
+/// Copies a table row by row, under the tenant's id; memory does not grow with it. `change` may change a column's value.
+fn rows_copy(
+    source: &Source,
+    target: &Connection,
+    health: &Health,
+    table: &str,
+    verb: &str,
+    tenant: TenantId,
+    change: &dyn Fn(&str, &mut Value),
+) -> Result<()> {
+    let mut select =
+        source.conn.prepare(&format!("SELECT * FROM {table} WHERE tenant_id = ?1 ORDER BY {}", order(table))).told(&source.health)?;
+    let names: Vec<String> = select.column_names().into_iter().map(str::to_owned).collect();
+    let marks = vec!["?"; names.len()].join(", ");
+    let mut insert = target.prepare(&format!("{verb} INTO {table} ({}) VALUES ({marks})", names.join(", "))).told(health)?;
+    let mut rows = select.query([source.tenant.to_string()]).told(&source.health)?;
+    while let Some(row) = rows.next().told(&source.health)? {
+        let mut values = Vec::with_capacity(names.len());
+        for (column, name) in names.iter().enumerate() {
+            let mut value: Value = row.get(column).told(&source.health)?;
+            if name == "tenant_id" {
+                value = Value::Text(tenant.to_string());
+            } else {
+                change(name, &mut value);
+            }
+            values.push(value);
+        }
+        insert.execute(params_from_iter(values)).told(health)?;
+    }
+    Ok(())
+}
+
+/// The order in which rows were written, where the table keeps one.
+fn order(table: &str) -> &'static str {
+    if table == "conversation_metadata" { "conversation_id, key" } else { "rowid" }
+}
