@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// In everything that tenant A has stored, and in no answer that B ever gets.
-const CANARY: &str = "canary-7c1e";
+pub const CANARY: &str = "canary-7c1e";
 
-fn endpoints() -> Vec<&'static Endpoint> {
+pub fn endpoints() -> Vec<&'static Endpoint> {
     nimblesite::http::table().expect("a table").endpoints().collect()
 }
 
 /// A body that an endpoint accepts as far as it can be judged without looking at the path's ids.
-fn body_of(endpoint: &Endpoint) -> Option<Value> {
+pub fn body_of(endpoint: &Endpoint) -> Option<Value> {
     match endpoint.name {
         "ChatCreate" => Some(json!({"message": "go"})),
         "ConfigCreate" | "ConfigReplace" => Some(config_body("A name", "echo", "echo", &json!({}))),
@@ -53,7 +53,7 @@ fn role_of(endpoint: &Endpoint) -> Option<Role> {
 }
 
 /// The endpoint's path with each parameter replaced.
-fn path_with(endpoint: &Endpoint, value: impl Fn(&str) -> String) -> String {
+pub fn path_with(endpoint: &Endpoint, value: impl Fn(&str) -> String) -> String {
     let part = |part: &str| match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
         Some(name) => value(name),
         None => part.to_owned(),
@@ -61,7 +61,7 @@ fn path_with(endpoint: &Endpoint, value: impl Fn(&str) -> String) -> String {
     endpoint.path.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
-fn random_id() -> String {
+pub fn random_id() -> String {
     nimblesite::ids::ConfigId::new().to_string()
 }
 
@@ -164,19 +164,19 @@ async fn a_weaker_role_is_not_enough() {
 }
 
 /// Everything that a tenant may have, each with the canary in it.
-struct Belongings {
-    tenant: Tenant,
-    config: String,
-    conversation: String,
-    turn: String,
-    message: String,
-    log: String,
-    key: String,
-    entry: String,
-    token: String,
+pub struct Belongings {
+    pub tenant: Tenant,
+    pub config: String,
+    pub conversation: String,
+    pub turn: String,
+    pub message: String,
+    pub log: String,
+    pub key: String,
+    pub entry: String,
+    pub token: String,
 }
 
-async fn belongings(server: &Server) -> Belongings {
+pub async fn belongings(server: &Server) -> Belongings {
     let owner = server.user(&format!("{CANARY}@example.com")).await;
     let tenant = server.tenant_of(&owner, &format!("Acme {CANARY}")).await;
     let credit = json!({"amount": "10", "note": CANARY, "reference": CANARY});
@@ -188,7 +188,8 @@ async fn belongings(server: &Server) -> Belongings {
         server.post("/api/v1/configs", &tenant.key, &config_body(CANARY, "fake-anthropic", "smart", &extra)).await.expect(201).text("/id");
     server.vendor.then(Reply::calls(&[("c1", &format!("tool_{CANARY}"), json!({"q": CANARY}))]));
     let body = json!({"message": format!("my {CANARY}"), "metadata": {"k": CANARY}, "user": CANARY, "template_vars": {"v": CANARY}});
-    let answer = server.chat(&tenant.key, &config, &body).await.expect(200);
+    let request = server.request("POST", &format!("/api/v1/chat/{config}"), &tenant.key).header("Idempotency-Key", CANARY);
+    let answer = Answer::read(request.body(body.to_string()).send().await.expect("an answer")).await.expect(200);
     let key = server.key_with(&tenant, &json!({"name": CANARY, "role": "viewer"})).await.1;
     let log = server.logs(&tenant.key).await[0]["id"].as_str().unwrap().to_owned();
     let entry = server.get("/api/v1/wallet/ledger", &tenant.key).await.ids().pop().unwrap();
@@ -208,7 +209,7 @@ async fn belongings(server: &Server) -> Belongings {
 
 impl Belongings {
     /// The id that this parameter of this endpoint may name.
-    fn id_for(&self, endpoint: &Endpoint, parameter: &str) -> String {
+    pub fn id_for(&self, endpoint: &Endpoint, parameter: &str) -> String {
         let path = endpoint.path;
         let id = match parameter {
             "config_id" => &self.config,

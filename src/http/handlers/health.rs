@@ -80,6 +80,7 @@ fn observe(app: &App) {
     let vitals = app.storage.vitals();
     app.metrics.level("tenants_open", vitals.tenants_open);
     app.metrics.level("key_checks", vitals.key_checks);
+    app.metrics.level("key_checks_made", usize::try_from(vitals.key_checks_made).unwrap_or(usize::MAX));
     app.metrics.level("password_checks", vitals.password_checks);
     app.metrics.level("turns", app.agent.turns_running());
     app.metrics.interrupted(vitals.turns_interrupted);

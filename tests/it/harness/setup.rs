@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -100,6 +100,8 @@ pub enum Running {
 pub struct Process {
     pub child: Child,
     pub base: String,
+    /// All that it printed.
+    pub said: Arc<Mutex<String>>,
 }
 
 /// A port of loopback on which nobody listens.
@@ -245,6 +247,14 @@ impl Server {
         }
     }
 
+    /// What the real binary printed, on stdout and stderr, since it was started.
+    pub fn printed(&self) -> String {
+        match &self.running {
+            Some(Running::Process(process)) => process.said.lock().expect("no panic").clone(),
+            _ => String::new(),
+        }
+    }
+
     /// Looks again and again until there is something.
     pub async fn eventually<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         let until = std::time::Instant::now() + PATIENCE;
@@ -339,6 +349,13 @@ impl Process {
             command.envs(env).args(["serve", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary");
         let stdout = child.stdout.take().expect("its stdout");
         let stderr = child.stderr.take().expect("its stderr");
+        let all = Arc::new(Mutex::new(String::new()));
+        let keep = |all: &Mutex<String>, line: &str| {
+            let mut all = all.lock().expect("no panic");
+            all.push_str(line);
+            all.push('\n');
+        };
+        let heard = Arc::clone(&all);
         // Read on, so that the server never waits for us.
         let log = tokio::spawn(async move {
             let mut lines = BufReader::new(stderr).lines();
@@ -348,6 +365,7 @@ impl Process {
                 if shown {
                     eprintln!("server: {line}");
                 }
+                keep(&heard, &line);
                 if log.len() < 64 * 1024 {
                     log.push_str(&line);
                     log.push('\n');
@@ -370,8 +388,13 @@ impl Process {
         let Some(at) = tokio::time::timeout(PATIENCE, said).await.expect("it starts in time") else {
             panic!("serve did not say where it listens: {text}{}", log.await.unwrap_or_default());
         };
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, base: format!("http://{at}") }
+        let (heard, said) = (Arc::clone(&all), all);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                keep(&heard, &line);
+            }
+        });
+        Self { child, base: format!("http://{at}"), said }
     }
 
     /// SIGTERM, and its good end.
