@@ -75,6 +75,11 @@ impl Checks {
     }
 }
 
+/// What tells a key's hash from its next one.
+pub(super) fn version_of(hash: &KeyHash) -> blake3::Hash {
+    blake3::hash(hash.as_str().as_bytes())
+}
+
 /// What is known of one presented text.
 #[derive(Clone, Copy)]
 struct Known {
@@ -126,10 +131,15 @@ impl Proofs {
         })
     }
 
+    /// What is remembered of `text` as the key with this id and hash, by [`version_of`] it; nothing where it has to be proved.
+    pub(super) fn remembered(&self, text: &str, key: KeyId, version: blake3::Hash) -> Option<bool> {
+        self.known(blake3::keyed_hash(&self.secret, text.as_bytes()).as_bytes(), key, version)
+    }
+
     /// Whether `text` (of which `parsed` are the parts) is the key with this id and hash, of this tenant.
     pub(super) async fn prove(&self, text: &str, parsed: KeyText<'_>, (tenant, key): (TenantId, KeyId), hash: &KeyHash) -> Result<bool> {
         let tag = *blake3::keyed_hash(&self.secret, text.as_bytes()).as_bytes();
-        let version = blake3::hash(hash.as_str().as_bytes());
+        let version = version_of(hash);
         if let Some(known) = self.known(&tag, key, version) {
             return Ok(known);
         }
