@@ -86,7 +86,7 @@ enum Next {
 impl Agent {
     /// Runs a turn to its end. Its `first` call may have been prepared when it was opened.
     pub(super) async fn drive(&self, drive: Drive, first: Option<Prepared>, guards: Guards) {
-        let last = match AssertUnwindSafe(self.run(&drive, first)).catch_unwind().await {
+        let last = match AssertUnwindSafe(Box::pin(self.run(&drive, first))).catch_unwind().await {
             Ok(last) => last,
             Err(_) => broken_off(&drive).await,
         };
@@ -109,11 +109,11 @@ impl Agent {
             let next = match ask {
                 Ask::Call { model, shrink } => {
                     let aim = Aim::Answer { shrink };
-                    self.call(drive, &mut memory, &mut turn, &model, aim, first.take()).await
+                    Box::pin(self.call(drive, &mut memory, &mut turn, &model, aim, first.take())).await
                 }
                 Ask::Compact { model, shrink } => {
                     let aim = Aim::Summary { shrink };
-                    self.call(drive, &mut memory, &mut turn, &model, aim, None).await
+                    Box::pin(self.call(drive, &mut memory, &mut turn, &model, aim, None)).await
                 }
                 Ask::Wait(wait) => {
                     let waited = tokio::select! {
@@ -138,7 +138,8 @@ impl Agent {
             // What is held for must be settled: a turn that was cancelled meanwhile is cut off where the call begins.
             Some(ready) => Ok(Some(ready)),
             None if drive.cancel.is_cancelled() => return Next::Ask(turn.next(Happened::Cancelled, 0)),
-            None => self.prepare(drive, memory, model, aim).await,
+            // Seldom needed, and large: the first call was prepared when the turn was opened.
+            None => Box::pin(self.prepare(drive, memory, model, aim)).await,
         };
         let held = prepared.and_then(|prepared| Ok((prepared, self.provider(&model.provider)?)));
         let (Prepared { hold, encoded, purpose }, provider) = match held {

@@ -108,7 +108,7 @@ pub struct Reading {
 }
 
 /// A turn that is open, and what its driver takes over.
-type Begun = (drive::Drive, Option<prepare::Prepared>, drive::Guards);
+type Begun = (Box<drive::Drive>, Option<prepare::Prepared>, drive::Guards);
 
 /// How long a stop waits for cancelled turns to settle.
 const SETTLE_GRACE: Duration = Duration::from_secs(5);
@@ -144,21 +144,28 @@ impl Agent {
     /// Fails with whatever refuses the request before a turn is open, the wallet included; then no row of it stays. Where the first call has to
     /// wait for a summary or a count of tokens, what refuses it comes as the first event.
     pub async fn chat(&self, chat: Chat) -> Result<Reading> {
+        self.turn_spawn(chat).await.map_err(|_| Error::internal("a turn's beginning panicked"))?
+    }
+
+    /// A task of its own from the first write on: a client that goes away must not leave a turn open that nobody drives.
+    ///
+    /// No async function: the turn's future would lie in the caller's too, for as long as it waits. And driving it is boxed, so that the future
+    /// is no larger while it begins than it has to be: tokio copies it.
+    fn turn_spawn(&self, chat: Chat) -> oneshot::Receiver<Result<Reading>> {
         let agent = self.clone();
         let (told, begun) = oneshot::channel();
-        // A task of its own from the first write on: a client that goes away must not leave a turn open that nobody drives.
         tokio::spawn(async move {
             match agent.begin(chat).await {
                 Ok((reading, running)) => {
                     drop(told.send(Ok(reading)));
                     if let Some((drive, first, guards)) = running {
-                        agent.drive(drive, first, guards).await;
+                        Box::pin(agent.drive(*drive, first, guards)).await;
                     }
                 }
                 Err(error) => drop(told.send(Err(error))),
             }
         });
-        begun.await.map_err(|_| Error::internal("a turn's beginning panicked"))?
+        begun
     }
 
     /// Opens a turn: the way to its events, and what drives it where it is not over already.
@@ -219,7 +226,7 @@ impl Agent {
                     cancel,
                 };
                 let guards = drive::Guards { turn: guard, slot, claim: claim_guard, conversation: conversation_guard };
-                Ok((Reading { follower, turn, replayed: false }, Some((drive, first, guards))))
+                Ok((Reading { follower, turn, replayed: false }, Some((Box::new(drive), first, guards))))
             }
         }
     }
