@@ -64,6 +64,8 @@ impl Probe<'_> {
         let hide = |text: &str| text.replace(named, "<named>");
         let body = match serde_json::from_str::<Value>(&hide(&answer.body)) {
             Ok(json) => crate::harness::mask(&json),
+            // A file of the tenant's own, with the time of its making in it; its length is compared by its header.
+            Err(_) if answer.header("content-type") == Some("application/vnd.sqlite3") => "<a file>".to_owned(),
             Err(_) => hide(&answer.body),
         };
         let headers = answer.headers.iter().map(|(name, value)| {
