@@ -56,7 +56,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let body = request.into_body().collect().await?.to_bytes();
     let tenant = tenant(&state, &key)?;
     if let Some(query) = query {
-        return Ok(text(200, tokio::task::spawn_blocking(move || list(&tenant, &query)).await??));
+        return Ok(text(200, tokio::task::spawn_blocking(move || files::list(&tenant, &query)).await??));
     }
     let body: serde_json::Value = serde_json::from_slice(&body)?;
     let said = body["message"].as_str().unwrap_or_default().to_owned();
@@ -195,16 +195,4 @@ fn settle(tenant: &Tenant, id: &str, turn: &str, said: &str, answered: &str) -> 
         run(conn, "UPDATE turns SET state = 'done', ended_at = 1, report = '{}' WHERE tenant_id = 't' AND id = ?1", [turn])?;
         Ok(())
     })
-}
-
-/// The newest conversations; with `q=` only those that say the word.
-fn list(tenant: &Tenant, query: &str) -> Result<String, Failed> {
-    let conn = tenant.lock().map_err(|_| "poisoned")?;
-    let sql = if query.contains("q=") {
-        "SELECT id FROM conversations c WHERE tenant_id = 't' AND EXISTS (SELECT 1 FROM messages m JOIN messages_fts f ON f.rowid = m.rowid WHERE m.tenant_id = 't' AND m.conversation_id = c.id AND messages_fts MATCH 'words') ORDER BY id DESC LIMIT 20"
-    } else {
-        "SELECT id FROM conversations WHERE tenant_id = 't' ORDER BY id DESC LIMIT 20"
-    };
-    let ids: Vec<String> = conn.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    Ok(serde_json::json!({"data": ids}).to_string())
 }

@@ -1,7 +1,7 @@
-//! The yardstick's databases: the product's own schema, one file a tenant, filled by copying one file that is ready.
+//! The yardstick's databases: the product's own schema, one file a tenant, filled by copying one file that is ready; and its lists.
 
 use rusqlite::{Connection, params};
-use std::{error::Error, path::Path};
+use std::{error::Error, path::Path, sync::Mutex};
 
 /// Opens the catalog; makes it and `tenants` tenants first where they are not there.
 pub fn fill(data: &Path, tenants: usize) -> Result<Connection, Box<dyn Error + Send + Sync>> {
@@ -37,4 +37,16 @@ pub fn connect(path: &Path) -> rusqlite::Result<Connection> {
         "PRAGMA page_size = 2048; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; PRAGMA cache_size = -512;",
     )?;
     Ok(conn)
+}
+
+/// The newest conversations; with `q=` only those that say the word.
+pub fn list(tenant: &Mutex<Connection>, query: &str) -> Result<String, Box<dyn Error + Send + Sync>> {
+    let conn = tenant.lock().map_err(|_| "poisoned")?;
+    let sql = if query.contains("q=") {
+        "SELECT id FROM conversations c WHERE tenant_id = 't' AND EXISTS (SELECT 1 FROM messages m JOIN messages_fts f ON f.rowid = m.rowid WHERE m.tenant_id = 't' AND m.conversation_id = c.id AND messages_fts MATCH 'words') ORDER BY id DESC LIMIT 20"
+    } else {
+        "SELECT id FROM conversations WHERE tenant_id = 't' ORDER BY id DESC LIMIT 20"
+    };
+    let ids: Vec<String> = conn.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(serde_json::json!({"data": ids}).to_string())
 }
