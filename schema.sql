@@ -89,6 +89,13 @@ CREATE TABLE backup_places (
     created_at INTEGER NOT NULL
 ) STRICT;
 
+-- Which operator's key things are sealed under, once something is: its name, not the key.
+CREATE TABLE sealing (
+    one        INTEGER PRIMARY KEY CHECK (one = 1),
+    key_id     TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
+
 -- ===================================================================================================================== tenant
 -- One file a tenant. `tenant` has one row; every other row references it, so that a row of another tenant cannot be put in.
 

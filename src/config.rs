@@ -11,7 +11,7 @@ pub(crate) use load::public_url;
 pub use print::{Provenance, Shown};
 pub use source::{Origin, Sources};
 
-use crate::provider::Wire;
+use crate::{provider::Wire, vault::KeySource};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 use zeroize::Zeroizing;
 
@@ -105,6 +105,8 @@ pub struct Config {
     pub mail: Mail,
     /// Turns `/api/v1/operator/*` on.
     pub operator_token: Option<Secret>,
+    /// Where the operator's key is, under which recoverable secrets are sealed.
+    pub secret_key: KeySource,
     /// Who may read `/metrics` besides loopback: bearer of the operator token, or anyone when true.
     pub metrics_public: bool,
     /// Pages of which other origins may call the API from a browser; none by default.

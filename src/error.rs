@@ -140,6 +140,10 @@ pub enum Error {
         detail: String,
     },
     TenantUnavailable,
+    /// The operator's key is missing, or another one; 503 `tenant_unavailable`. `detail` is for the log and the command line.
+    Sealed {
+        detail: String,
+    },
     ShuttingDown,
     TooManyChecks {
         retry_after: Duration,
@@ -180,9 +184,11 @@ impl fmt::Display for Error {
     /// For logs and the command line; HTTP answers come from `http::problem`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Internal { detail } | Self::MalformedJson { detail } | Self::MalformedRequest { detail } | Self::Conflict { detail } => {
-                f.write_str(detail)
-            }
+            Self::Internal { detail }
+            | Self::MalformedJson { detail }
+            | Self::MalformedRequest { detail }
+            | Self::Conflict { detail }
+            | Self::Sealed { detail } => f.write_str(detail),
             Self::ValidationFailed { errors } | Self::ToolResultsMismatch { errors } => {
                 for (n, error) in errors.iter().enumerate() {
                     write!(f, "{}{}: {}", if n == 0 { "" } else { "; " }, error.pointer, error.message)?;

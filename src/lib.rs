@@ -21,4 +21,5 @@ pub mod rates;
 pub mod secret;
 pub mod storage;
 pub mod template;
+pub mod vault;
 pub mod wallet;

@@ -116,7 +116,7 @@ fn tenant_restore(desk: &Desk, dir: &Path, tenant: TenantId) -> Done {
             Some(control::Told::Refused { message }) => return Err(Failure::Failed(message)),
             Some(_) => return Err(Failure::Failed("the server gave an answer to something else".to_owned())),
             None => {
-                let storage = Storage::open(&config.data, Mode::Server, &config.limits)?;
+                let storage = Storage::of(&config, Mode::Server)?;
                 let restored = storage.tenant_restore(&storage.operator_here(), tenant, file).await;
                 storage.close();
                 restored?;

@@ -191,7 +191,7 @@ async fn data(config: &Config, findings: &mut Findings) {
         }
         Ok(None) => findings.good("server", "none runs on this data directory"),
     }
-    let storage = match Storage::open(&config.data, Mode::Beside, &config.limits) {
+    let storage = match Storage::of(config, Mode::Beside) {
         Ok(storage) => storage,
         Err(error) => {
             findings.bad(
@@ -203,6 +203,7 @@ async fn data(config: &Config, findings: &mut Findings) {
         }
     };
     findings.good("catalog", "opens, and its schema is this version's");
+    secret_key(&storage, findings);
     disk(&storage, config, findings);
     let operator = storage.operator_here();
     match every(|page| storage.tenant_list_all(&operator, page)).await {
@@ -215,6 +216,16 @@ async fn data(config: &Config, findings: &mut Findings) {
         Err(error) => findings.bad("catalog", failure::say(&error), "restore catalog.db from a backup"),
     }
     storage.close();
+}
+
+fn secret_key(storage: &Storage, findings: &mut Findings) {
+    const KEEP: &str = "no backup or export holds this key: keep a copy apart from them";
+    match storage.secret_key(&storage.operator_here()) {
+        (Ok(id), true) => findings.good("secret key", format!("{id}, and what is sealed here needs it; {KEEP}")),
+        (Ok(id), false) => findings.good("secret key", format!("{id}; nothing is sealed under it yet")),
+        (Err(why), true) => findings.bad("secret key", why, "until then sealed secrets and encrypted tenants cannot be used"),
+        (Err(why), false) => findings.good("secret key", format!("{why}; the server makes one at its start")),
+    }
 }
 
 fn disk(storage: &Storage, config: &Config, findings: &mut Findings) {

@@ -175,7 +175,7 @@ impl Desk {
     fn make_data_dir(&self) -> Done {
         let (config, _) = self.config(Vec::new())?;
         if !config.data.is_dir() {
-            Storage::open(&config.data, Mode::Server, &config.limits)?.close();
+            Storage::of(&config, Mode::Server)?.close();
         }
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Desk {
     fn with_storage(&self, work: impl AsyncFnOnce(Room) -> Done) -> Done {
         let config = self.config_of_data()?;
         runtime(&config)?.block_on(async {
-            let storage = Storage::open(&config.data, Mode::Beside, &config.limits)?;
+            let storage = Storage::of(&config, Mode::Beside)?;
             let room = Room { out: self.out, operator: storage.operator_here(), storage: storage.clone(), config };
             let done = work(room).await;
             storage.close();

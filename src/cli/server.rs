@@ -64,7 +64,7 @@ impl Running {
     pub async fn start(mut config: Config, public_url_set: bool, port_taken: PortTaken) -> Result<Self, Failure> {
         let card = card::load_or_fail(&config.data)?;
         let given = given_listener()?;
-        let storage = Storage::open(&config.data, Mode::Server, &config.limits)?;
+        let storage = Storage::of(&config, Mode::Server)?;
         let wired = async {
             let listener = match given {
                 Some(listener) => listener,

@@ -172,7 +172,7 @@ fn delete(desk: &Desk, id: TenantId, yes: bool) -> Done {
             Some(control::Told::Refused { message }) => return Err(Failure::Failed(message)),
             Some(_) => return Err(Failure::Failed("the server gave an answer to something else".to_owned())),
             None => {
-                let storage = Storage::open(&config.data, Mode::Server, &config.limits)?;
+                let storage = Storage::of(&config, Mode::Server)?;
                 let removed = storage.tenant_remove(&storage.operator_here(), id).await;
                 storage.close();
                 removed?

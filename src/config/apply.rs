@@ -29,6 +29,8 @@ pub(super) struct Draft {
     pub(super) metrics_public: bool,
     pub(super) cors_origins: Vec<String>,
     pub(super) operator_token: Option<Secret>,
+    pub(super) secret_key: Option<Secret>,
+    pub(super) secret_key_file: Option<PathBuf>,
     pub(super) tls_cert: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
     pub(super) smtp_url: Option<Secret>,
@@ -46,6 +48,8 @@ impl Default for Draft {
             metrics_public: false,
             cors_origins: Vec::new(),
             operator_token: None,
+            secret_key: None,
+            secret_key_file: None,
             tls_cert: None,
             tls_key: None,
             smtp_url: None,
@@ -68,6 +72,12 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "Origins such as `https://app.example.com` whose pages may call the API from a browser; none by default, and `*` is none.",
     ),
     ("operator_token", "Turns `/api/v1/operator/*` on; at least 20 characters. Better from the environment than from a file."),
+    (
+        "secret_key_file",
+        "Where the operator's key is, which recoverable secrets are sealed under: 64 hexadecimal digits; `secret.key` in the data directory by \
+         default, made at the first start.",
+    ),
+    ("secret_key", "That key itself; from the environment alone."),
     ("tls.cert", "Certificate chain, a PEM file; read again when it changes."),
     ("tls.key", "Private key, a PEM file; read again when it changes."),
     (
@@ -128,6 +138,17 @@ impl Draft {
                     return Err("expected at least 20 visible ASCII characters, such as `openssl rand -hex 32` makes".to_owned());
                 }
                 self.operator_token = Some(Secret::new(token.to_owned()));
+            }
+            ["secret_key_file"] => self.secret_key_file = Some(file(value, origin)?),
+            ["secret_key"] => {
+                if !matches!(origin, Origin::Env(_)) {
+                    return Err(
+                        "this key does not belong into a file of settings: put it into NIMBLESITE_SECRET_KEY, or name its own file in \
+                                secret_key_file"
+                            .to_owned(),
+                    );
+                }
+                self.secret_key = Some(Secret::new(text(value)?.trim().to_owned()));
             }
             ["tls", "cert"] => self.tls_cert = Some(file(value, origin)?),
             ["tls", "key"] => self.tls_key = Some(file(value, origin)?),

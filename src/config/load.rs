@@ -8,6 +8,7 @@ use super::{
 use crate::{
     error::{Error, FieldError, Result},
     provider::BUILT_IN,
+    vault::KeySource,
 };
 use std::{
     collections::BTreeMap,
@@ -48,6 +49,7 @@ impl Config {
             tls: None,
             mail: Mail { smtp_url: None, from: draft.mail_from },
             operator_token: None,
+            secret_key: KeySource::Data,
             metrics_public: draft.metrics_public,
             cors_origins: draft.cors_origins,
             providers: providers.map(|provider| (provider.name.clone(), provider)).collect(),
@@ -105,8 +107,19 @@ fn assemble(data: PathBuf, data_origin: Origin, settings: Vec<Setting>, env: &BT
             None
         }
     };
+    let key_envs = key_envs(&draft, env);
+    let secret_key = match (draft.secret_key, draft.secret_key_file) {
+        (Some(_), Some(_)) => {
+            let origin = origins.get("secret_key_file").unwrap_or(&Origin::Default);
+            faults.add("secret_key_file", origin, "stands beside secret_key: give one of them".to_owned());
+            KeySource::Data
+        }
+        (Some(text), None) => KeySource::Text(text),
+        (None, Some(path)) => KeySource::File(path),
+        (None, None) => KeySource::Data,
+    };
     faults.into_result()?;
-    let provenance = Provenance { origins, key_envs: key_envs(&draft, env) };
+    let provenance = Provenance { origins, key_envs };
     let public_url = draft.public_url.unwrap_or_else(|| public_url(draft.listen, tls.is_some()));
     let config = Config {
         data,
@@ -116,6 +129,7 @@ fn assemble(data: PathBuf, data_origin: Origin, settings: Vec<Setting>, env: &BT
         tls,
         mail: Mail { smtp_url: draft.smtp_url, from: draft.mail_from },
         operator_token: draft.operator_token,
+        secret_key,
         metrics_public: draft.metrics_public,
         cors_origins: draft.cors_origins,
         providers,
@@ -291,16 +305,30 @@ mod tests {
             ("NIMBLESITE_OPERATOR_TOKEN", "0123456789abcdefghij"),
             ("NIMBLESITE_MAIL__SMTP_URL", "smtp://u:hunter2@h:25"),
             ("OPENAI_API_KEY", "sk-secret"),
+            ("NIMBLESITE_SECRET_KEY", "5ec2e7"),
         ];
         let (config, from) = load("", &env, &[]).unwrap();
         let shown = format!(
             "{config:?} {from:?} {}",
             from.shown(&config).iter().map(|line| [line.key.as_str(), &line.value].join(" ")).collect::<Vec<_>>().join("\n")
         );
-        for secret in ["0123456789abcdefghij", "hunter2", "sk-secret"] {
+        for secret in ["0123456789abcdefghij", "hunter2", "sk-secret", "5ec2e7"] {
             assert!(!shown.contains(secret), "{secret}");
         }
         assert!(shown.contains("operator_token [secret]"));
+    }
+
+    #[test]
+    fn the_operator_s_key_comes_from_one_place_and_from_no_file_of_settings() {
+        let (config, _) = load("secret_key_file = \"keys/secret.key\"", &[], &[]).unwrap();
+        assert!(matches!(&config.secret_key, KeySource::File(path) if path == Path::new("/etc/keys/secret.key")));
+        let (config, _) = load("", &[("NIMBLESITE_SECRET_KEY_FILE", "/run/secrets/key")], &[]).unwrap();
+        assert!(
+            matches!(&config.secret_key, KeySource::File(path) if path == Path::new("/run/secrets/key")),
+            "the path, not what is in it"
+        );
+        assert!(fault("secret_key = \"abc\"", &[]).contains("NIMBLESITE_SECRET_KEY"));
+        assert!(fault("secret_key_file = \"k\"", &[("NIMBLESITE_SECRET_KEY", "abc")]).contains("give one of them"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The configuration in force as text, secrets hidden, with the origin of each value: what `serve --print-config` shows.
 
 use super::{Config, Limits, Signup, source::Origin};
+use crate::vault::KeySource;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -44,6 +45,14 @@ impl Provenance {
         line("metrics_public".into(), config.metrics_public.to_string());
         line("cors_origins".into(), config.cors_origins.join(","));
         line("operator_token".into(), hidden(config.operator_token.is_some()));
+        line(
+            "secret_key_file".into(),
+            match &config.secret_key {
+                KeySource::File(path) => path.display().to_string(),
+                KeySource::Data | KeySource::Text(_) => String::new(),
+            },
+        );
+        line("secret_key".into(), hidden(matches!(config.secret_key, KeySource::Text(_))));
         line("tls.cert".into(), path(config.tls.as_ref().map(|tls| &tls.cert)));
         line("tls.key".into(), path(config.tls.as_ref().map(|tls| &tls.key)));
         line("mail.smtp_url".into(), hidden(config.mail.smtp_url.is_some()));

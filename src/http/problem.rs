@@ -188,7 +188,7 @@ pub fn problem_of(error: &Error) -> ProblemParts {
             new(codes::PRICING_UNAVAILABLE, format!("The rate card has no price for {provider}/{model}, so it is not called. GET /api/v1/models lists the models that can be."))
         }
         Error::ProviderNotConfigured { provider, detail } => new(codes::PROVIDER_NOT_CONFIGURED, format!("The provider {provider:?} cannot be used: {detail}")),
-        Error::TenantUnavailable => new(codes::TENANT_UNAVAILABLE, "This tenant's data cannot be opened. The operator has to look at it."),
+        Error::TenantUnavailable | Error::Sealed { detail: _ } => new(codes::TENANT_UNAVAILABLE, "This tenant's data cannot be opened. The operator has to look at it."),
         Error::ShuttingDown => new(codes::SHUTTING_DOWN, "The server is stopping. Try again in a moment.").retry(Duration::from_secs(5)),
         Error::TooManyChecks { retry_after } => new(codes::TOO_MANY_CHECKS, format!("Too many credentials wait to be checked. {}", retry_words(*retry_after))).retry(*retry_after),
         Error::ModelClosed { provider, model } => {

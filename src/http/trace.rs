@@ -44,6 +44,9 @@ pub(super) fn ended(app: &App, seen: &Seen, head: &Parts, outcome: &Result<Reply
     if let Err(Error::Internal { detail }) | Ok(Reply::Problem { error: Error::Internal { detail }, .. }) = outcome {
         tracing::error!(endpoint, detail, "a request failed inside");
     }
+    if let Err(Error::Sealed { detail }) | Ok(Reply::Problem { error: Error::Sealed { detail }, .. }) = outcome {
+        tracing::error!(endpoint, detail, "the operator's key is needed");
+    }
     app.metrics.request(endpoint, status, took);
     let key = seen.who.as_ref().map(|who| field::display(who.key_id()));
     let tenant = seen.who.as_ref().map(|who| field::display(who.tenant_id()));

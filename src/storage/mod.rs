@@ -27,6 +27,7 @@ mod proof;
 mod read_tests;
 mod rows;
 mod schema;
+mod sealing;
 mod select;
 mod sqlite;
 mod status;
@@ -53,9 +54,10 @@ pub use wallet::{CreditInput, Hold, HoldAsk};
 
 use crate::{
     clock::Clock,
-    config::Limits,
+    config::{Config, Limits},
     error::{Error, Result},
     ids::{BootId, KeyId, TenantId},
+    vault::KeySource,
 };
 use engine::{Engine, Job, Lease, Param, Place, Turnout, Tx, TxExt};
 use std::{
@@ -85,6 +87,7 @@ pub struct Storage {
 
 struct Inner {
     engine: Arc<dyn Engine>,
+    sealing: Arc<sealing::Sealing>,
     access: access::Access,
     exports: Arc<exports::Exports>,
     refusals: logs::Refusals,
@@ -96,10 +99,20 @@ struct Inner {
 }
 
 impl Storage {
-    /// Opens the data directory, making it (0700) when it is not there.
+    /// Opens the data directory of a configuration, making it (0700) when it is not there.
     ///
-    /// Fails when another server holds it, when it lies on a network file system, or when the catalog is newer than this binary.
+    /// Fails when another server holds it, when it lies on a network file system, when the catalog is newer than this binary, or when the
+    /// operator's key is readable by others.
+    pub fn of(config: &Config, mode: Mode) -> Result<Self> {
+        Self::opened(&config.data, mode, &config.limits, &config.secret_key)
+    }
+
+    /// The same with nothing but limits set.
     pub fn open(dir: &Path, mode: Mode, limits: &Limits) -> Result<Self> {
+        Self::opened(dir, mode, limits, &KeySource::Data)
+    }
+
+    fn opened(dir: &Path, mode: Mode, limits: &Limits, key: &KeySource) -> Result<Self> {
         let (boot, clock) = (BootId::new(), Clock);
         let interrupted = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&interrupted);
@@ -109,9 +122,11 @@ impl Storage {
             Ok(())
         };
         let engine: Arc<dyn Engine> = Arc::new(sqlite::Sqlite::open(dir, mode, limits, boot, Box::new(opening))?);
+        let sealing = Arc::new(sealing::Sealing::open(&engine, mode, key)?);
         Ok(Self {
             inner: Arc::new(Inner {
                 engine,
+                sealing,
                 access: access::Access::new(limits)?,
                 exports: Arc::default(),
                 refusals: logs::Refusals::default(),
@@ -184,6 +199,7 @@ impl Storage {
         Ok(TenantStore {
             tenant,
             engine: Arc::clone(engine),
+            sealing: Arc::clone(&self.inner.sealing),
             boot: self.inner.boot,
             clock: self.inner.clock,
             limits: Arc::clone(&self.inner.limits),

@@ -16,7 +16,11 @@ pub(super) enum Kind {
 }
 
 /// From version 1 to 2, from 2 to 3, and so on.
-const CATALOG_STEPS: &[&str] = &[];
+const CATALOG_STEPS: &[&str] = &["CREATE TABLE sealing (
+    one        INTEGER PRIMARY KEY CHECK (one = 1),
+    key_id     TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;"];
 /// From version 1 to 2, from 2 to 3, and so on.
 const TENANT_STEPS: &[&str] = &[];
 

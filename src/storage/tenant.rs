@@ -1,7 +1,10 @@
 //! One tenant's data. A [`TenantStore`] opens one file and cannot be made but from a witness; every statement it runs has the tenant's id
 //! as `?1`, put there by [`TenantTx`], so that even a row in the wrong file would not answer.
 
-use super::engine::{Engine, Head, Lease, Param, Place, Row, Tx, TxExt};
+use super::{
+    engine::{Engine, Head, Lease, Param, Place, Row, Tx, TxExt},
+    sealing::Sealing,
+};
 use crate::{
     clock::Clock,
     config::Limits,
@@ -16,6 +19,7 @@ use std::sync::Arc;
 pub struct TenantStore {
     pub(super) tenant: TenantId,
     pub(super) engine: Arc<dyn Engine>,
+    pub(super) sealing: Arc<Sealing>,
     pub(super) boot: BootId,
     pub(super) clock: Clock,
     pub(super) limits: Arc<Limits>,

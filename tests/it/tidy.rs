@@ -131,6 +131,7 @@ fn names(code: &str, krate: &str) -> bool {
 /// Which files may name a crate: paths below `src/`, a folder with its slash. `*` is for the few that are part of the language here.
 const ROOMS: &[(&str, &[&str])] = &[
     ("argon2", &["secret.rs"]),
+    ("base64ct", &["vault.rs"]),
     ("arc-swap", &["agent/", "app.rs", "cli/", "http/"]),
     (
         "blake3",
@@ -144,9 +145,11 @@ const ROOMS: &[(&str, &[&str])] = &[
             "storage/backups.rs",
             "storage/proof.rs",
             "storage/sqlite/export.rs",
+            "vault.rs",
         ],
     ),
     ("bytes", &["http/", "provider/"]),
+    ("chacha20poly1305", &["vault.rs"]),
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/"]),
     ("clap_mangen", &["cli/"]),
@@ -154,7 +157,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("crc32fast", &["secret.rs"]),
     ("flate2", &["http/assets.rs"]),
     ("futures-util", &["agent/drive.rs", "fair.rs", "http/"]),
-    ("getrandom", &["agent/drive.rs", "cli/demo.rs", "secret.rs", "storage/proof.rs"]),
+    ("getrandom", &["agent/drive.rs", "cli/demo.rs", "secret.rs", "storage/proof.rs", "vault.rs"]),
     ("governor", &["http/limit.rs"]),
     ("http-body-util", &["http/"]),
     ("hyper", &["http/"]),
@@ -191,7 +194,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tracing-subscriber", &["cli/log.rs"]),
     ("utoipa", &["cli/mod.rs", "clock.rs", "http/", "ids.rs", "model/", "money.rs", "secret.rs", "storage/"]),
     ("uuid", &["ids.rs", "mail.rs", "provider/"]),
-    ("zeroize", &["config.rs", "provider/client.rs", "secret.rs"]),
+    ("zeroize", &["config.rs", "provider/client.rs", "secret.rs", "vault.rs"]),
 ];
 
 fn dependencies() -> Vec<String> {
@@ -236,6 +239,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("rates", 1),
     ("secret", 1),
     ("template", 1),
+    ("vault", 1),
     ("wallet", 1),
     ("storage", 2),
     ("agent", 3),

@@ -16,7 +16,7 @@ use std::{
 };
 
 /// What may lie in a directory that we make our own, besides what we put there.
-const FOREIGN_FILES_FINE: [&str; 3] = ["models.toml", "nimblesite.toml", ".gitignore"];
+const FOREIGN_FILES_FINE: [&str; 4] = ["models.toml", "nimblesite.toml", ".gitignore", crate::vault::FILE_NAME];
 
 /// The files and folders of one data directory.
 #[derive(Debug, Clone)]
