@@ -18,6 +18,7 @@ pub mod model;
 pub mod money;
 pub mod provider;
 pub mod rates;
+pub mod sandbox;
 pub mod secret;
 pub mod storage;
 pub mod template;

@@ -241,6 +241,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("template", 1),
     ("vault", 1),
     ("wallet", 1),
+    ("sandbox", 2),
     ("storage", 2),
     ("agent", 3),
     ("app", 4),
