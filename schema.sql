@@ -96,6 +96,28 @@ CREATE TABLE sealing (
     created_at INTEGER NOT NULL
 ) STRICT;
 
+-- Who made, changed or ended what, in a chain a tenant: keys, members, the tenant itself. The chain of '' is the server's own: accounts,
+-- backups, and of each deleted tenant its id, its times and the last links of its chains. A tenant's goes with the tenant.
+CREATE TABLE audit (
+    tenant_id  TEXT NOT NULL,
+    seq        INTEGER NOT NULL,
+    id         TEXT NOT NULL,
+    act        TEXT NOT NULL,
+    actor      TEXT NOT NULL CHECK (actor = 'key' OR actor = 'user' OR actor = 'operator'),
+    user_id    TEXT,
+    key_id     TEXT,
+    target     TEXT,
+    detail     TEXT NOT NULL,                           -- JSON object; no secret, no content
+    created_at INTEGER NOT NULL,
+    hash       TEXT NOT NULL,                           -- SHA-256 of the hash before and this entry
+    PRIMARY KEY (tenant_id, seq)
+) STRICT;
+CREATE UNIQUE INDEX audit_by_id ON audit (tenant_id, id);
+CREATE TRIGGER audit_append_only_update BEFORE UPDATE ON audit BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER audit_append_only_delete BEFORE DELETE ON audit
+    WHEN old.tenant_id = '' OR EXISTS (SELECT 1 FROM tenants t WHERE t.id = old.tenant_id AND t.state = 'active')
+    BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+
 -- ===================================================================================================================== tenant
 -- One file a tenant. `tenant` has one row; every other row references it, so that a row of another tenant cannot be put in.
 
@@ -335,3 +357,22 @@ CREATE TABLE logs (
 CREATE UNIQUE INDEX logs_by_id ON logs (tenant_id, id);
 CREATE INDEX logs_by_time ON logs (tenant_id, created_at);
 CREATE INDEX logs_by_conversation ON logs (tenant_id, conversation_id) WHERE conversation_id IS NOT NULL;
+
+-- Who made, changed or ended what in this file: configs, conversations, credit. What was done to keys and members stands in the catalog's.
+CREATE TABLE audit (
+    tenant_id  TEXT NOT NULL REFERENCES tenant (id),
+    seq        INTEGER NOT NULL,
+    id         TEXT NOT NULL,
+    act        TEXT NOT NULL,
+    actor      TEXT NOT NULL CHECK (actor = 'key' OR actor = 'user' OR actor = 'operator'),
+    user_id    TEXT,
+    key_id     TEXT,
+    target     TEXT,
+    detail     TEXT NOT NULL,                           -- JSON object; no secret, no content
+    created_at INTEGER NOT NULL,
+    hash       TEXT NOT NULL,                           -- SHA-256 of the hash before and this entry
+    PRIMARY KEY (tenant_id, seq)
+) STRICT;
+CREATE UNIQUE INDEX audit_by_id ON audit (tenant_id, id);
+CREATE TRIGGER audit_append_only_update BEFORE UPDATE ON audit BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER audit_append_only_delete BEFORE DELETE ON audit BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;

@@ -99,6 +99,8 @@ ids! {
     LogId;
     /// A row of the tenant's ledger.
     EntryId;
+    /// An entry of an audit log.
+    AuditId;
     /// One life of the server process.
     BootId;
     /// One HTTP request.

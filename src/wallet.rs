@@ -3,7 +3,7 @@
 //!
 //! The one rule: settled + held ≤ deposited, always. A call is bounded before it is made and charged at most its bound afterwards.
 
-use crate::{ids::TenantId, model::LedgerEntry, money::Money, rates::CardRow};
+use crate::{chain, ids::TenantId, model::LedgerEntry, money::Money, rates::CardRow};
 
 mod sealed {
     /// Only what storage made inside a committed transaction may open the way to a vendor.
@@ -152,14 +152,14 @@ pub fn charge(cost: Option<Money>, held: Money) -> (Money, Option<Money>) {
 
 /// The chain's beginning: the hash before the first entry of a tenant's ledger.
 pub fn chain_start(tenant: TenantId) -> String {
-    sha256(format!("nimblesite ledger {tenant}").as_bytes())
+    chain::start(&format!("ledger {tenant}"))
 }
 
 /// The hash of an entry, over the hash before it and all that the entry says: SHA-256, in hex, of one line of JSON,
 /// `[before, seq, id, kind, amount, balance, reference, note, turn_id, model, usage, rates, created_at]`, so that anyone can check the chain
 /// with common tools. The entry's own `hash` is not looked at.
 pub fn chain_next(before: &str, entry: &LedgerEntry) -> String {
-    let line = serde_json::json!([
+    chain::next(&serde_json::json!([
         before,
         entry.seq,
         entry.id,
@@ -173,18 +173,7 @@ pub fn chain_next(before: &str, entry: &LedgerEntry) -> String {
         entry.usage,
         entry.rates,
         entry.created_at
-    ]);
-    sha256(line.to_string().as_bytes())
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    use sha2::{Digest, Sha256};
-    use std::fmt::Write;
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    ]))
 }
 
 #[cfg(test)]

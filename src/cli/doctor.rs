@@ -286,5 +286,27 @@ async fn audit(storage: &Storage, tenants: &[TenantId], findings: &mut Findings)
             ),
         }
     }
+    trails(storage, tenants, findings).await;
     findings.good("tenants", format!("{sound} of {} files open, and their ledgers match wallet, holds, keys and answers", tenants.len()));
+}
+
+/// Whether nobody touched the audit logs.
+async fn trails(storage: &Storage, tenants: &[TenantId], findings: &mut Findings) {
+    let operator = storage.operator_here();
+    let mut sound = 0_usize;
+    for tenant in std::iter::once(None).chain(tenants.iter().copied().map(Some)) {
+        let whose = tenant.map_or_else(|| "the server's own".to_owned(), |tenant| tenant.to_string());
+        match storage.audit_faults(&operator, tenant).await {
+            Ok(faults) if faults.is_empty() => sound += 1,
+            Ok(faults) => findings.bad(
+                "audit",
+                format!("{whose}: {}", faults.join("; ")),
+                "someone wrote to the file: keep a copy of it, and compare it with the newest backup",
+            ),
+            // A file that does not open is told of where its ledger is looked at.
+            Err(error) if tenant.is_some() => tracing::debug!(%error, "an audit log could not be read"),
+            Err(error) => findings.bad("audit", failure::say(&error), "restore catalog.db from a backup"),
+        }
+    }
+    findings.good("audit", format!("every link of {sound} audit logs holds"));
 }

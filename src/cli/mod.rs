@@ -1,6 +1,7 @@
 //! The command line: arguments, the data directory, exit codes (0 done, 1 failed, 2 wrong usage). One file a command group; `out` prints,
 //! `failure` words what went wrong. Commands talk to `storage` directly and take effect at a running server's next request.
 
+mod audit;
 mod backup;
 mod card;
 mod credit;
@@ -90,6 +91,8 @@ enum Command {
     /// The rate card: which models can be called, and what they cost
     #[command(subcommand)]
     Models(models::Models),
+    /// Who made, changed or ended what: a tenant's audit log, or the server's own
+    Audit(audit::Audit),
     /// Copy everything into a dated set, checked, while the server runs or not
     Backup(backup::Backup),
     /// Bring back one tenant's content, or everything into an empty data directory
@@ -136,6 +139,7 @@ fn dispatch(cli: Cli) -> Done {
         Command::Key(key) => desk.with_storage(async |room| key.run(&room).await),
         Command::Credit(credit) => desk.with_storage(async |room| credit.run(&room).await),
         Command::Models(models) => models.run(&desk),
+        Command::Audit(audit) => desk.with_storage(async |room| audit.run(&room).await),
         Command::Backup(backup) => desk.with_storage(async |room| backup.run(room).await),
         Command::Restore(restore) => restore.run(&desk),
         Command::Doctor => doctor::run(&desk),

@@ -3,6 +3,7 @@
 
 mod account;
 mod agent;
+mod audit;
 mod billing;
 mod chat;
 mod duplicates;
@@ -11,6 +12,7 @@ mod objects;
 
 pub use account::*;
 pub use agent::*;
+pub use audit::*;
 pub use billing::*;
 pub use chat::*;
 pub use duplicates::duplicate_key;

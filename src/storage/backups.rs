@@ -7,11 +7,13 @@ use super::{
     Operator, Storage,
     engine::{Engine, Param, Place, TxExt},
     rows,
+    trail::{Actor, Deed, access_record, server_record},
 };
 use crate::{
     clock::Clock,
     error::{Error, Result},
     ids::TenantId,
+    model::Act,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -159,7 +161,8 @@ impl Storage {
         let storage = self.clone();
         let write = storage.catalog_write(move |tx| {
             let sql = "INSERT INTO backup_places (path, created_at) VALUES (?1, ?2) ON CONFLICT (path) DO NOTHING";
-            tx.execute(sql, &[Param::Text(&path), Param::Int(now.ms())]).map(drop)
+            tx.execute(sql, &[Param::Text(&path), Param::Int(now.ms())])?;
+            server_record(tx, Deed::new(Actor::OPERATOR, Act::BackupCreate, now).with("folder", &path))
         });
         tokio::runtime::Handle::current().block_on(write)
     }
@@ -189,7 +192,12 @@ impl Storage {
     /// Brings a tenant's content back from an exported file; its money stays as it is. In the server's own process, or under its lock; the
     /// caller has the tenant's turns cancelled meanwhile.
     pub async fn tenant_restore(&self, _: &Operator, tenant: TenantId, file: PathBuf) -> Result<()> {
-        self.catalog_read(move |tx| super::tenants::tenant_find(tx, tenant).map(drop)).await?;
+        let now = self.inner.clock.now();
+        self.catalog_write(move |tx| {
+            super::tenants::tenant_find(tx, tenant)?;
+            access_record(tx, tenant, Deed::new(Actor::OPERATOR, Act::TenantRestore, now).to(tenant))
+        })
+        .await?;
         let mut tries = 0;
         loop {
             let (engine, file) = (std::sync::Arc::clone(&self.inner.engine), file.clone());

@@ -6,12 +6,13 @@ use super::{
     rows,
     select::{Select, id_cursor},
     tenant::{TenantStore, TenantTx},
+    trail::{Author, Deed, content_record},
 };
 use crate::{
     clock::Time,
     error::{Error, Result},
     ids::{ConfigId, UserId},
-    model::{Config, ConfigBody, ConfigVersion, List, Page},
+    model::{Act, Config, ConfigBody, ConfigVersion, List, Page},
     template,
 };
 
@@ -22,8 +23,8 @@ const CONFIG: &str = "SELECT c.id, c.version, v.body, c.created_at, c.updated_at
 
 impl TenantStore {
     /// Stores a new config as its version 1. A name that another config has is [`Error::ConfigNameTaken`].
-    pub async fn config_create(&self, by: UserId, body: ConfigBody) -> Result<Config> {
-        let (id, now) = (ConfigId::new(), self.clock.now());
+    pub async fn config_create(&self, by: impl Into<Author>, body: ConfigBody) -> Result<Config> {
+        let (id, now, by) = (ConfigId::new(), self.clock.now(), by.into());
         self.write(move |tx| {
             name_free(tx, &body.name, id)?;
             let (id_text, ms) = (id.to_string(), Param::Int(now.ms()));
@@ -31,7 +32,8 @@ impl TenantStore {
                 "INSERT INTO configs (tenant_id, id, name, version, created_at, updated_at) VALUES (?1, ?2, ?3, 1, ?4, ?4)",
                 &[Param::Text(&id_text), Param::Text(&body.name), ms],
             )?;
-            version_write(tx, &id_text, 1, &body, by, now)?;
+            version_write(tx, &id_text, 1, &body, by.user, now)?;
+            content_record(tx, Deed::new(by.into(), Act::ConfigCreate, now).to(id).with("version", 1))?;
             Ok(shown(id, 1, body.clone(), now, now))
         })
         .await
@@ -49,7 +51,7 @@ impl TenantStore {
     }
 
     /// Stores a new version in place of the newest.
-    pub async fn config_replace(&self, by: UserId, id: ConfigId, body: ConfigBody) -> Result<Config> {
+    pub async fn config_replace(&self, by: impl Into<Author>, id: ConfigId, body: ConfigBody) -> Result<Config> {
         self.config_change(by, id, move |_| Ok(body.clone())).await
     }
 
@@ -57,11 +59,11 @@ impl TenantStore {
     /// and storing is lost, and perhaps more than once; an error of it is passed on and nothing is stored.
     pub async fn config_change(
         &self,
-        by: UserId,
+        by: impl Into<Author>,
         id: ConfigId,
         mut change: impl FnMut(&ConfigBody) -> Result<ConfigBody> + Send + 'static,
     ) -> Result<Config> {
-        let now = self.clock.now();
+        let (now, by) = (self.clock.now(), by.into());
         self.write(move |tx| {
             let old = config_find(tx, id)?;
             let body = change(&old.body)?;
@@ -71,20 +73,21 @@ impl TenantStore {
                 "UPDATE configs SET name = ?3, version = ?4, updated_at = ?5 WHERE tenant_id = ?1 AND id = ?2",
                 &[Param::Text(&id_text), Param::Text(&body.name), Param::Int(version.into()), Param::Int(now.ms())],
             )?;
-            version_write(tx, &id_text, version, &body, by, now)?;
+            version_write(tx, &id_text, version, &body, by.user, now)?;
+            content_record(tx, Deed::new(by.into(), Act::ConfigUpdate, now).to(id).with("version", version))?;
             Ok(shown(id, version, body, old.created_at, now))
         })
         .await
     }
 
     /// Takes a config away. Its versions and conversations stay; its name is free again.
-    pub async fn config_delete(&self, id: ConfigId) -> Result<()> {
-        let now = self.clock.now();
+    pub async fn config_delete(&self, by: impl Into<Author>, id: ConfigId) -> Result<()> {
+        let (now, by) = (self.clock.now(), by.into());
         self.write(move |tx| {
             let sql = "UPDATE configs SET deleted_at = ?3, updated_at = ?3 WHERE tenant_id = ?1 AND id = ?2 AND deleted_at IS NULL";
             match tx.execute(sql, &[Param::Text(&id.to_string()), Param::Int(now.ms())])? {
                 0 => Err(Error::not_found("config", id)),
-                _ => Ok(()),
+                _ => content_record(tx, Deed::new(by.into(), Act::ConfigDelete, now).to(id)),
             }
         })
         .await

@@ -5,11 +5,14 @@ use super::{
     rows,
     select::{Select, Value, id_cursor},
     tenant::{TenantStore, TenantTx},
+    trail::{Author, Deed, content_record},
 };
 use crate::{
     error::{Error, Result},
     ids::*,
-    model::{Conversation, ConversationDetail, ConversationPatch, Json, JsonObject, List, Message, ModelRef, Order, Page, Role, Speaker},
+    model::{
+        Act, Conversation, ConversationDetail, ConversationPatch, Json, JsonObject, List, Message, ModelRef, Order, Page, Role, Speaker,
+    },
     storage::Principal,
 };
 use std::time::Duration;
@@ -114,11 +117,12 @@ impl TenantStore {
     /// Removes a conversation: its messages, turns and stored answers. The log keeps its rows, without what was said. Members delete their
     /// own, admins all. While a turn runs it is [`Error::ConversationBusy`]: cancel the turn first.
     pub async fn conversation_delete(&self, who: &Principal, id: ConversationId) -> Result<()> {
-        let (user, role) = (who.user_id(), who.role());
+        let (user, role, by, now) = (who.user_id(), who.role(), Author::from(who), self.clock.now());
         self.write(move |tx| {
             if own(conversation_find(tx, id)?, user, role)?.active_turn_id.is_some() {
                 return Err(Error::ConversationBusy { retry_after: Duration::from_secs(1) });
             }
+            content_record(tx, Deed::new(by.into(), Act::ConversationDelete, now).to(id))?;
             let id = id.to_string();
             for sql in [
                 "DELETE FROM idempotency WHERE tenant_id = ?1 AND turn_id IN \

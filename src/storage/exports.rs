@@ -1,10 +1,15 @@
 //! A tenant's data as one file: a consistent copy while writes go on, checked, with a manifest inside.
 
-use super::{Operator, Principal, Storage, catalog, engine::Manifest, tenants};
+use super::{
+    Operator, Principal, Storage, catalog,
+    engine::Manifest,
+    tenants,
+    trail::{Actor, Deed, access_record},
+};
 use crate::{
     error::{Error, Result},
     ids::TenantId,
-    model::Role,
+    model::{Act, Role},
 };
 use parking_lot::Mutex;
 use std::{
@@ -65,6 +70,9 @@ impl Storage {
         let (witness, now, tenant) = (who.clone(), self.inner.clock.now(), who.tenant_id);
         self.catalog_read(move |tx| catalog::standing_at_least(tx, &witness, now, Role::Owner).map(drop)).await?;
         let held = self.inner.exports.begin(tenant, self.inner.limits.exports_max)?;
+        let by = Actor::from(who);
+        // Told before the first byte is there, so that no copy is made of which nothing is told.
+        self.catalog_write(move |tx| access_record(tx, tenant, Deed::new(by, Act::TenantExport, now).to(tenant))).await?;
         let (engine, made_at) = (Arc::clone(&self.inner.engine), now.to_string());
         let make = move || {
             let needed = engine.size_bytes(tenant)?.saturating_add(DISK_LEFT_BYTES);
@@ -79,9 +87,13 @@ impl Storage {
 
     /// One tenant as a file that is not there yet; answers its manifest. Beside a running server, too.
     pub async fn tenant_export_to(&self, _: &Operator, tenant: TenantId, target: PathBuf) -> Result<Manifest> {
-        self.catalog_read(move |tx| tenants::tenant_find(tx, tenant).map(drop)).await?;
-        let target = absolute(&target)?;
-        let (engine, made_at) = (Arc::clone(&self.inner.engine), self.inner.clock.now().to_string());
+        let (target, now) = (absolute(&target)?, self.inner.clock.now());
+        self.catalog_write(move |tx| {
+            tenants::tenant_find(tx, tenant)?;
+            access_record(tx, tenant, Deed::new(Actor::OPERATOR, Act::TenantExport, now).to(tenant))
+        })
+        .await?;
+        let (engine, made_at) = (Arc::clone(&self.inner.engine), now.to_string());
         tokio::task::spawn_blocking(move || engine.export_to(tenant, &target, &made_at)).await.map_err(Error::internal)?
     }
 }

@@ -1,7 +1,12 @@
 //! What whoever makes or changes a key may hand on: not a stronger role, not a later end; and a key with a spend limit of its own manages no
 //! keys at all, since each new key would begin to count at zero.
 
-use super::{Principal, catalog, engine::Tx, tenants};
+use super::{
+    Principal, catalog,
+    engine::Tx,
+    tenants,
+    trail::{Actor, Author},
+};
 use crate::{
     clock::Time,
     error::{Error, Result},
@@ -29,6 +34,15 @@ pub(super) struct Grant {
 }
 
 impl Maker {
+    /// The same for the audit log.
+    pub(super) fn actor(&self) -> Actor {
+        match self {
+            Self::Key(who) => who.into(),
+            Self::User(user) => Author::from(*user).into(),
+            Self::Operator(_) => Actor::OPERATOR,
+        }
+    }
+
     /// What the maker may in this tenant now.
     pub(super) fn grant(&self, tx: &mut dyn Tx, tenant: TenantId, now: Time) -> Result<Grant> {
         match self {

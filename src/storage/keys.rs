@@ -7,13 +7,14 @@ use super::{
     operate, rows,
     select::{Select, Value, id_cursor},
     tenant::TenantTx,
+    trail::{Actor, Deed, access_record},
 };
 use crate::{
     clock::Time,
     error::{Error, Result},
     ids::{KeyId, TenantId, UserId},
     mail,
-    model::{Key, KeyCreated, KeyInput, KeyPatch, List, Page, Role},
+    model::{Act, Key, KeyCreated, KeyInput, KeyPatch, List, Page, Role},
     money::Money,
     secret::{KeyHash, KeyText, NewKey},
 };
@@ -28,6 +29,14 @@ pub(super) struct NewRow<'a> {
     pub(super) role: Role,
     pub(super) expires_at: Option<Time>,
     pub(super) spend_limit: Option<Money>,
+}
+
+impl NewRow<'_> {
+    /// What the audit log says of it.
+    pub(super) fn deed(&self, by: Actor, act: Act, now: Time) -> Deed {
+        let deed = Deed::new(by, act, now).to(self.id).with("user_id", self.user).with("role", self.role);
+        deed.with("expires_at", self.expires_at).with("spend_limit", self.spend_limit)
+    }
 }
 
 /// Stores a new key.
@@ -139,7 +148,9 @@ impl Storage {
                 ends_within(&grant, input.expires_at)?;
                 keys_counted(tx, tenant, max, now)?;
                 let (expires_at, spend_limit) = (input.expires_at, input.spend_limit);
-                key_insert(tx, &NewRow { id, tenant, user: user.0, name: &name, role, expires_at, spend_limit }, &key, &hash, now)?;
+                let row = NewRow { id, tenant, user: user.0, name: &name, role, expires_at, spend_limit };
+                key_insert(tx, &row, &key, &hash, now)?;
+                access_record(tx, tenant, row.deed(maker.actor(), Act::KeyCreate, now))?;
                 key_find(tx, tenant, id)
             })
             .await?;
@@ -172,6 +183,17 @@ impl Storage {
                         int_opt(spend_limit.map(Money::nanos)),
                     ],
                 )?;
+                let mut deed = Deed::new(maker.actor(), Act::KeyUpdate, now).to(id);
+                if name != old.name {
+                    deed = deed.with("changed", ["name"]);
+                }
+                if expires_at != old.expires_at {
+                    deed = deed.with("expires_at", expires_at);
+                }
+                if spend_limit != old.spend_limit {
+                    deed = deed.with("spend_limit", spend_limit);
+                }
+                access_record(tx, tenant, deed)?;
                 key_find(tx, tenant, id)
             })
             .await?;
@@ -187,8 +209,8 @@ impl Storage {
             // Ending a key hands nothing on: any key of one's own may end any other, whatever its limits.
             let role = catalog::standing_at_least(tx, &who, now, Role::Member)?;
             let grant = Grant { user: who.user_id, role, ends_at: None };
-            key_reach(tx, &grant, who.tenant_id, id, false)?;
-            key_end(tx, id, now)
+            let key = key_reach(tx, &grant, who.tenant_id, id, false)?;
+            key_end(tx, who.tenant_id, &key, Actor::from(&who), now)
         })
         .await
     }
@@ -200,7 +222,8 @@ impl Storage {
             let sql = "SELECT k.tenant_id FROM api_keys k JOIN tenants t ON t.id = k.tenant_id WHERE k.id = ?1 AND t.state = 'active'";
             let tenant = tx.first(sql, &[Param::Text(&id.to_string())], |row| rows::parsed(row, 0))?;
             let tenant = tenant.ok_or_else(|| Error::not_found("key", id))?;
-            key_end(tx, id, now)?;
+            let key = key_find(tx, tenant, id)?;
+            key_end(tx, tenant, &key, Actor::OPERATOR, now)?;
             key_find(tx, tenant, id)
         })
         .await
@@ -229,6 +252,8 @@ impl Storage {
                     "UPDATE api_keys SET expires_at = ?3 WHERE tenant_id = ?1 AND id = ?2",
                     &[Param::Text(&id.to_string()), Param::Int(ends.ms())],
                 )?;
+                let deed = Deed::new(maker.actor(), Act::KeyRotate, now).to(id).with("successor", successor).with("ends_at", ends);
+                access_record(tx, tenant, deed)?;
                 key_find(tx, tenant, successor)
             })
             .await?;
@@ -275,10 +300,13 @@ fn key_reach(tx: &mut dyn Tx, grant: &Grant, tenant: TenantId, id: KeyId, hands_
     Ok(key)
 }
 
-fn key_end(tx: &mut dyn Tx, id: KeyId, now: Time) -> Result<()> {
-    let sql = "UPDATE api_keys SET revoked_at = COALESCE(revoked_at, ?2) WHERE id = ?1";
-    tx.execute(sql, &[Param::Text(&id.to_string()), Param::Int(now.ms())])?;
-    Ok(())
+fn key_end(tx: &mut dyn Tx, tenant: TenantId, key: &Key, by: Actor, now: Time) -> Result<()> {
+    if key.revoked_at.is_some() {
+        return Ok(());
+    }
+    let sql = "UPDATE api_keys SET revoked_at = ?2 WHERE id = ?1";
+    tx.execute(sql, &[Param::Text(&key.id.to_string()), Param::Int(now.ms())])?;
+    access_record(tx, tenant, Deed::new(by, Act::KeyRevoke, now).to(key.id))
 }
 
 fn ends_checked(expires_at: Option<Time>, now: Time) -> Result<()> {

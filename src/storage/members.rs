@@ -8,13 +8,14 @@ use super::{
     select::Select,
     tenant::TenantTx,
     tenants,
+    trail::{Actor, Deed, access_record},
 };
 use crate::{
     clock::Time,
     error::{Error, Result},
     ids::{TenantId, UserId},
     mail::{self, Letter},
-    model::{List, Member, MemberInput, Page, Role},
+    model::{Act, List, Member, MemberInput, Page, Role},
 };
 
 impl Storage {
@@ -43,23 +44,26 @@ impl Storage {
             let tenant = tenants::tenant_find(tx, who.tenant_id)?.name;
             // An account whose address is not proved counts as none: it joins once it is.
             let account = catalog::account_by_email(tx, &email)?.filter(|account| account.verified && !account.disabled);
-            let id = who.tenant_id.to_string();
-            let mut tx = TenantTx::new(tx, &id);
-            let (role, now) = (Param::Text(role.name()), Param::Int(now.ms()));
+            let (id, by) = (who.tenant_id.to_string(), Actor::from(&who));
+            let (role_text, ms) = (Param::Text(role.name()), Param::Int(now.ms()));
             let Some(account) = account else {
-                tx.execute(
+                TenantTx::new(tx, &id).execute(
                     "INSERT INTO invitations (tenant_id, email, role, invited_by, created_at) VALUES (?1, ?2, ?3, ?4, ?5) \
                      ON CONFLICT (tenant_id, email) DO UPDATE SET role = excluded.role, invited_by = excluded.invited_by, \
                      created_at = excluded.created_at",
-                    &[Param::Text(&email), role, Param::Text(&who.user_id.to_string()), now],
+                    &[Param::Text(&email), role_text, Param::Text(&who.user_id.to_string()), ms],
                 )?;
+                access_record(tx, who.tenant_id, Deed::new(by, Act::MemberInvite, now).to(&email).with("role", role))?;
                 return Ok(Some(Letter::Invited { to: email.clone(), tenant }));
             };
-            let added = tx.execute(
+            let added = TenantTx::new(tx, &id).execute(
                 "INSERT INTO memberships (tenant_id, user_id, role, created_at) VALUES (?1, ?2, ?3, ?4) \
                  ON CONFLICT (tenant_id, user_id) DO NOTHING",
-                &[Param::Text(&account.id.to_string()), role, now],
+                &[Param::Text(&account.id.to_string()), role_text, ms],
             )?;
+            // Told also where they belong already: the work must not say who has an account.
+            let deed = Deed::new(by, Act::MemberAdd, now).to(account.id).with("role", role).with("added", added > 0);
+            access_record(tx, who.tenant_id, deed)?;
             Ok((added > 0).then(|| Letter::Joined { to: email.clone(), tenant }))
         })
         .await
@@ -78,6 +82,10 @@ impl Storage {
             let set = "UPDATE memberships SET role = ?3 WHERE tenant_id = ?1 AND user_id = ?2";
             TenantTx::new(tx, &tenant).execute(set, &[Param::Text(&user.to_string()), Param::Text(role.name())])?;
             invitations_withdraw(tx, who.tenant_id, user, role)?;
+            if role != old.role {
+                let deed = Deed::new(Actor::from(&who), Act::MemberUpdate, now).to(user).with("role", role).with("role_before", old.role);
+                access_record(tx, who.tenant_id, deed)?;
+            }
             member_find(tx, who.tenant_id, user)
         })
         .await
@@ -91,6 +99,8 @@ impl Storage {
             allowed_up_to(tx, &who, now, old.role)?;
             not_the_last_owner(tx, who.tenant_id, &old)?;
             invitations_withdraw(tx, who.tenant_id, user, Role::Viewer)?;
+            let deed = Deed::new(Actor::from(&who), Act::MemberRemove, now).to(user).with("role_before", old.role);
+            access_record(tx, who.tenant_id, deed)?;
             let (tenant, user) = (who.tenant_id.to_string(), user.to_string());
             let mut tx = TenantTx::new(tx, &tenant);
             let end = "UPDATE api_keys SET revoked_at = COALESCE(revoked_at, ?3) WHERE tenant_id = ?1 AND user_id = ?2";

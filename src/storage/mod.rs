@@ -14,6 +14,7 @@ mod configs;
 #[cfg(test)]
 mod conformance;
 mod conversations;
+mod credit;
 mod engine;
 mod exports;
 mod grant;
@@ -34,6 +35,7 @@ mod status;
 mod steps;
 mod tenant;
 mod tenants;
+mod trail;
 mod turns;
 mod users;
 mod vitals;
@@ -43,14 +45,16 @@ pub use access::{Operator, Principal, SignedIn};
 pub use audit::Audit;
 pub use backups::{BackupDone, BackupSet, CopyNote, set_read, sets};
 pub use conversations::ConversationFilter;
+pub use credit::CreditInput;
 pub use exports::{Export, ExportHeld};
 pub use logs::{LogFilter, UsageAsk, UsageGroup};
 pub use status::Counts;
 pub use steps::{Kept, NewAnswer, NewMessage, Settled, Step, StepEnd};
 pub use tenant::TenantStore;
+pub use trail::{AuditFilter, Author};
 pub use turns::{Admission, Claim, OpenTurn, Opened, Stored, TurnAsk};
 pub use vitals::Vitals;
-pub use wallet::{CreditInput, Hold, HoldAsk};
+pub use wallet::{Hold, HoldAsk};
 
 use crate::{
     clock::Clock,

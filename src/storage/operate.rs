@@ -7,12 +7,13 @@ use super::{
     rows,
     select::Select,
     tenant::TenantTx,
+    trail::{Actor, Deed, server_record},
     users,
 };
 use crate::{
     error::{Error, Result},
     mail::{self, Letter},
-    model::{AccessToken, List, Page, User},
+    model::{AccessToken, Act, List, Page, User},
     secret::{NewToken, Password},
 };
 use std::time::Duration;
@@ -33,6 +34,7 @@ impl Storage {
             }
             users::user_insert(tx, &email, Some(&hash), now)?;
             let account = found(tx, &email)?;
+            server_record(tx, Deed::new(Actor::OPERATOR, Act::UserCreate, now).to(account.id).with("verified", verified))?;
             if verified {
                 return Ok((users::verified(tx, &account, None, now, now.minus(limits.invitation_ms))?, None));
             }
@@ -70,6 +72,9 @@ impl Storage {
         let (now, invitation_ms) = (self.inner.clock.now(), self.inner.limits.invitation_ms);
         self.catalog_write(move |tx| {
             let account = found(tx, &email)?;
+            if !account.verified {
+                server_record(tx, Deed::new(Actor::OPERATOR, Act::UserVerify, now).to(account.id))?;
+            }
             let password = if account.verified { None } else { users::password_pending(tx, &account, now)? };
             users::verified(tx, &account, password.as_deref(), now, now.minus(invitation_ms))
         })
@@ -85,6 +90,9 @@ impl Storage {
             let sql = "UPDATE users SET disabled_at = COALESCE(disabled_at, ?2) WHERE id = ?1";
             tx.execute(sql, &[Param::Text(&account.id.to_string()), Param::Int(now.ms())])?;
             users::tokens_end(tx, account.id)?;
+            if !account.disabled {
+                server_record(tx, Deed::new(Actor::OPERATOR, Act::UserDisable, now).to(account.id))?;
+            }
             // No invitation outlives the authority that it was made with.
             tx.execute("DELETE FROM invitations WHERE invited_by = ?1", &[Param::Text(&account.id.to_string())])?;
             Ok(User { disabled: true, ..shown(&account) })
@@ -99,6 +107,9 @@ impl Storage {
         if account.disabled {
             return Err(Error::Conflict { detail: format!("The account of {} is disabled.", account.email) });
         }
+        let (now, user) = (self.inner.clock.now(), account.id);
+        let deed = move || Deed::new(Actor::OPERATOR, Act::UserToken, now).to(user).with("expires_at", now.plus(ttl));
+        self.catalog_write(move |tx| server_record(tx, deed())).await?;
         self.token_issue(account, ttl).await
     }
 

@@ -16,13 +16,58 @@ pub(super) enum Kind {
 }
 
 /// From version 1 to 2, from 2 to 3, and so on.
-const CATALOG_STEPS: &[&str] = &["CREATE TABLE sealing (
+const CATALOG_STEPS: &[&str] = &[
+    "CREATE TABLE sealing (
     one        INTEGER PRIMARY KEY CHECK (one = 1),
     key_id     TEXT NOT NULL,
     created_at INTEGER NOT NULL
-) STRICT;"];
+) STRICT;",
+    // The audit log.
+    r"
+CREATE TABLE audit (
+    tenant_id  TEXT NOT NULL,
+    seq        INTEGER NOT NULL,
+    id         TEXT NOT NULL,
+    act        TEXT NOT NULL,
+    actor      TEXT NOT NULL CHECK (actor = 'key' OR actor = 'user' OR actor = 'operator'),
+    user_id    TEXT,
+    key_id     TEXT,
+    target     TEXT,
+    detail     TEXT NOT NULL,                           -- JSON object; no secret, no content
+    created_at INTEGER NOT NULL,
+    hash       TEXT NOT NULL,                           -- SHA-256 of the hash before and this entry
+    PRIMARY KEY (tenant_id, seq)
+) STRICT;
+CREATE UNIQUE INDEX audit_by_id ON audit (tenant_id, id);
+CREATE TRIGGER audit_append_only_update BEFORE UPDATE ON audit BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER audit_append_only_delete BEFORE DELETE ON audit
+    WHEN old.tenant_id = '' OR EXISTS (SELECT 1 FROM tenants t WHERE t.id = old.tenant_id AND t.state = 'active')
+    BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+",
+];
 /// From version 1 to 2, from 2 to 3, and so on.
-const TENANT_STEPS: &[&str] = &[];
+const TENANT_STEPS: &[&str] = &[
+    // The audit log.
+    r"
+CREATE TABLE audit (
+    tenant_id  TEXT NOT NULL REFERENCES tenant (id),
+    seq        INTEGER NOT NULL,
+    id         TEXT NOT NULL,
+    act        TEXT NOT NULL,
+    actor      TEXT NOT NULL CHECK (actor = 'key' OR actor = 'user' OR actor = 'operator'),
+    user_id    TEXT,
+    key_id     TEXT,
+    target     TEXT,
+    detail     TEXT NOT NULL,                           -- JSON object; no secret, no content
+    created_at INTEGER NOT NULL,
+    hash       TEXT NOT NULL,                           -- SHA-256 of the hash before and this entry
+    PRIMARY KEY (tenant_id, seq)
+) STRICT;
+CREATE UNIQUE INDEX audit_by_id ON audit (tenant_id, id);
+CREATE TRIGGER audit_append_only_update BEFORE UPDATE ON audit BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER audit_append_only_delete BEFORE DELETE ON audit BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+",
+];
 
 impl Kind {
     /// The newest form, for a new database.

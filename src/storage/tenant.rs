@@ -97,6 +97,11 @@ impl<'a> TenantTx<'a> {
         Self { tx, id }
     }
 
+    /// The tenant's id, as it stands in its rows.
+    pub(super) fn id(&self) -> &str {
+        self.id
+    }
+
     /// Runs a statement that gives no rows; answers how many rows it changed.
     pub(super) fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
         self.tx.execute(bound(sql)?, &with_tenant(self.id, params))

@@ -7,14 +7,15 @@ use super::{
     keys, operate, rows,
     select::Select,
     tenant::TenantTx,
-    users,
+    trail::{self, Actor, Author, Deed, access_record},
+    users, wallet,
 };
 use crate::{
     clock::{self, Time},
     error::{Error, Result},
     ids::{KeyId, TenantId, UserId},
     mail,
-    model::{List, MeTenant, Page, Role, Tenant, TenantCreated, TenantPatch},
+    model::{Act, AuditChain, List, MeTenant, Page, Role, Tenant, TenantCreated, TenantPatch},
     secret::{KeyHash, NewKey},
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -26,14 +27,14 @@ impl Storage {
     /// Makes a tenant with the user as its owner, and its first key, shown this once.
     pub async fn tenant_create(&self, who: &SignedIn, name: &str) -> Result<TenantCreated> {
         let name = catalog::name_checked(name, "/name")?;
-        self.tenant_make(name, who.user_id, Some(self.inner.limits.tenants_per_user_max), None).await
+        self.tenant_make(name, (who.user_id, Author::from(who.user_id).into()), Some(self.inner.limits.tenants_per_user_max), None).await
     }
 
     /// Makes a tenant for the user of this address.
     pub async fn tenant_create_for(&self, _: &Operator, name: &str, owner_email: &str) -> Result<TenantCreated> {
         let (name, email) = (catalog::name_checked(name, "/name")?, mail::address(owner_email, "/owner")?);
         let owner = self.catalog_read(move |tx| operate::found(tx, &email)).await?;
-        self.tenant_make(name, owner.id, None, None).await
+        self.tenant_make(name, (owner.id, Actor::OPERATOR), None, None).await
     }
 
     /// Makes a tenant of an exported file, for the user of this address: the file's configs and conversations under a new id, and no money.
@@ -45,13 +46,13 @@ impl Storage {
         let (engine, path) = (Arc::clone(&self.inner.engine), file.clone());
         let manifest = tokio::task::spawn_blocking(move || engine.export_read(&path)).await.map_err(Error::internal)??;
         let name = name.or_else(|| manifest.get("tenant_name").cloned()).unwrap_or_default();
-        self.tenant_make(catalog::name_checked(&name, "/name")?, owner.id, None, Some(file)).await
+        self.tenant_make(catalog::name_checked(&name, "/name")?, (owner.id, Actor::OPERATOR), None, Some(file)).await
     }
 
     async fn tenant_make(
         &self,
         name: String,
-        owner: UserId,
+        owner: (UserId, Actor),
         tenants_max: Option<usize>,
         content: Option<PathBuf>,
     ) -> Result<TenantCreated> {
@@ -64,14 +65,14 @@ impl Storage {
 
     async fn tenant_make_all(
         &self,
-        (name, owner): (String, UserId),
+        (name, (owner, by)): (String, (UserId, Actor)),
         tenants_max: Option<usize>,
         (key, hash): (NewKey, KeyHash),
         content: Option<PathBuf>,
     ) -> Result<TenantCreated> {
         let (id, key_id, now) = (TenantId::new(), KeyId::new(), self.inner.clock.now());
         let key = Arc::new(key);
-        let (row_name, row_key) = (name.clone(), Arc::clone(&key));
+        let (row_name, row_key, imported) = (name.clone(), Arc::clone(&key), content.is_some());
         self.catalog_write(move |tx| {
             if let Some(max) = tenants_max {
                 tenants_counted(tx, owner, max)?;
@@ -86,7 +87,9 @@ impl Storage {
                 expires_at: None,
                 spend_limit: None,
             };
-            keys::key_insert(tx, &first, &row_key, &hash, now)
+            keys::key_insert(tx, &first, &row_key, &hash, now)?;
+            access_record(tx, id, Deed::new(by, Act::TenantCreate, now).to(id).with("owner", owner).with("imported", imported))?;
+            access_record(tx, id, first.deed(by, Act::KeyCreate, now))
         })
         .await?;
         crate::failpoint::hit("tenant-row");
@@ -166,6 +169,9 @@ impl Storage {
                 let params =
                     [Param::Text(&id), Param::text_opt(new_name.as_deref()), Param::text_opt(zone.as_deref()), Param::Int(now.ms())];
                 tx.execute(sql, &params)?;
+                let changed: Vec<&str> =
+                    [new_name.as_ref().map(|_| "name"), zone.as_ref().map(|_| "time_zone")].into_iter().flatten().collect();
+                access_record(tx, who.tenant_id, Deed::new(Actor::from(&who), Act::TenantUpdate, now).to(&id).with("changed", changed))?;
                 tenant_find(tx, who.tenant_id)
             })
             .await?;
@@ -191,12 +197,13 @@ impl Storage {
     /// [`super::TenantStore`] first, and has the tenant's turns cancelled.
     pub async fn tenant_delete(&self, who: &Principal, confirm: &str) -> Result<()> {
         let (who, confirm, now, id) = (who.clone(), confirm.to_owned(), self.inner.clock.now(), who.tenant_id);
+        let ends = self.tenant_ends(id).await;
         self.catalog_write(move |tx| {
             catalog::standing_at_least(tx, &who, now, Role::Owner)?;
             if tenant_find(tx, id)?.name != confirm {
                 return Err(Error::invalid("/confirm", "expected the tenant's name, exactly as it is"));
             }
-            state_set(tx, id, "active", "deleting", now)
+            tenant_end(tx, id, Actor::from(&who), ends.clone(), now)
         })
         .await?;
         self.tenant_erase_detached(id).await.map(drop)
@@ -205,12 +212,19 @@ impl Storage {
     /// Removes every byte of a tenant. In the server's own process, or under its lock. Answers which backups could not be reached.
     pub async fn tenant_remove(&self, _: &Operator, id: TenantId) -> Result<Vec<String>> {
         let now = self.inner.clock.now();
-        self.catalog_write(move |tx| {
-            tenant_find(tx, id)?;
-            state_set(tx, id, "active", "deleting", now)
-        })
-        .await?;
+        let ends = self.tenant_ends(id).await;
+        self.catalog_write(move |tx| tenant_end(tx, id, Actor::OPERATOR, ends.clone(), now)).await?;
         self.tenant_erase_detached(id).await
+    }
+
+    /// The last links of the chains in a tenant's file, for the stub that it leaves. A file that cannot be read leaves none: it must be
+    /// possible to delete it.
+    async fn tenant_ends(&self, id: TenantId) -> Option<Ends> {
+        let read = async {
+            let store = self.tenant_open(id).await?;
+            store.read(|tx| Ok(Ends { content: trail::link(tx, AuditChain::Content)?, ledger: wallet::link(tx)? })).await
+        };
+        read.await.inspect_err(|error| tracing::warn!(tenant = %id, %error, "a tenant's file that is to be deleted cannot be read")).ok()
     }
 
     /// In a task of its own: who goes away in the middle must not leave half a tenant.
@@ -235,6 +249,7 @@ impl Storage {
             // That a vendor broke its bound counts for all tenants; whom it struck is nobody's to know any more.
             let sql = "UPDATE model_breaches SET tenant_id = ?2 WHERE tenant_id = ?1";
             tx.execute(sql, &[Param::Text(&id.to_string()), Param::Text(&nobody)])?;
+            tx.execute("DELETE FROM audit WHERE tenant_id = ?1", &[Param::Text(&id.to_string())])?;
             tx.execute("DELETE FROM tenants WHERE id = ?1 AND state <> 'active'", &[Param::Text(&id.to_string())])?;
             Ok(())
         })
@@ -247,9 +262,14 @@ impl Storage {
         let now = self.inner.clock.now();
         let tenant = self
             .catalog_write(move |tx| {
+                let before = tenant_find(tx, id)?;
                 let since = if suspended { Param::Int(now.ms()) } else { Param::Null };
                 let sql = "UPDATE tenants SET suspended_at = ?2, updated_at = ?3 WHERE id = ?1 AND state = 'active'";
                 tx.execute(sql, &[Param::Text(&id.to_string()), since, Param::Int(now.ms())])?;
+                if before.suspended != suspended {
+                    let act = if suspended { Act::TenantSuspend } else { Act::TenantResume };
+                    access_record(tx, id, Deed::new(Actor::OPERATOR, act, now).to(id))?;
+                }
                 tenant_find(tx, id)
             })
             .await?;
@@ -339,6 +359,27 @@ fn state_set(tx: &mut dyn Tx, id: TenantId, from: &str, to: &str, now: Time) -> 
         0 => Err(Error::Conflict { detail: "The tenant is being deleted.".to_owned() }),
         _ => Ok(()),
     }
+}
+
+/// Where the chains in a tenant's file end: how many entries, and the last one's hash.
+#[derive(Debug, Clone)]
+struct Ends {
+    content: (u64, String),
+    ledger: (u64, String),
+}
+
+/// Marks a tenant as one that is being deleted, and leaves its stub in the server's own audit log: ids, times and hashes, nobody's data.
+fn tenant_end(tx: &mut dyn Tx, id: TenantId, by: Actor, ends: Option<Ends>, now: Time) -> Result<()> {
+    let made = tenant_find(tx, id)?.created_at;
+    let access = trail::link(&mut TenantTx::new(tx, &id.to_string()), AuditChain::Access)?;
+    state_set(tx, id, "active", "deleting", now)?;
+    let end = |(entries, hash): (u64, String)| serde_json::json!({ "entries": entries, "hash": hash });
+    let deed = Deed::new(by.nameless(), Act::TenantDelete, now).to(id).with("created_at", made).with("access", end(access));
+    let deed = match ends {
+        Some(ends) => deed.with("content", end(ends.content)).with("ledger", end(ends.ledger)),
+        None => deed,
+    };
+    trail::server_record(tx, deed)
 }
 
 fn tenants_counted(tx: &mut dyn Tx, user: UserId, max: usize) -> Result<()> {

@@ -11,14 +11,15 @@ use super::{
     rows,
     select::Select,
     tenant::TenantTx,
+    trail::{Author, Deed, access_record},
 };
 use crate::{
     clock::Time,
     config::Signup,
     error::{Error, Result},
-    ids::{TokenId, UserId},
+    ids::{TenantId, TokenId, UserId},
     mail::{self, Letter},
-    model::{AccessToken, List, Me, MeTenant, Page, User, UserToken},
+    model::{AccessToken, Act, List, Me, MeTenant, Page, User, UserToken},
     secret::{NewToken, Password, PasswordHash, TokenHash},
 };
 use std::{sync::atomic::Ordering, time::Duration};
@@ -315,14 +316,30 @@ pub(super) fn verified(tx: &mut dyn Tx, account: &Account, password: Option<&str
         &[Param::Text(&id), Param::Int(now.ms()), Param::text_opt(password)],
     )?;
     tx.execute("DELETE FROM user_tokens WHERE user_id = ?1 AND kind = 'verify'", &[Param::Text(&id)])?;
-    tx.execute(
-        "INSERT INTO memberships (tenant_id, user_id, role, created_at) \
-         SELECT i.tenant_id, ?1, i.role, ?3 FROM invitations i JOIN tenants t ON t.id = i.tenant_id \
-         WHERE i.email = ?2 AND i.created_at > ?4 AND t.state = 'active' ON CONFLICT (tenant_id, user_id) DO NOTHING",
-        &[Param::Text(&id), Param::Text(&account.email), Param::Int(now.ms()), Param::Int(invited_since.ms())],
-    )?;
+    invitations_honour(tx, account, now, invited_since)?;
     tx.execute("DELETE FROM invitations WHERE email = ?1", &[Param::Text(&account.email)])?;
     Ok(User { id: account.id, email: account.email.clone(), verified: true, disabled: account.disabled, created_at: account.created_at })
+}
+
+/// Lets a user into the tenants that invited their address.
+fn invitations_honour(tx: &mut dyn Tx, account: &Account, now: Time, since: Time) -> Result<()> {
+    let sql = "SELECT i.tenant_id, i.role FROM invitations i JOIN tenants t ON t.id = i.tenant_id \
+               WHERE i.email = ?1 AND i.created_at > ?2 AND t.state = 'active'";
+    let invitations = tx.all(sql, &[Param::Text(&account.email), Param::Int(since.ms())], |row| {
+        Ok((rows::parsed::<TenantId>(row, 0)?, catalog::role(row, 1)?))
+    })?;
+    for (tenant, role) in invitations {
+        let added = tx.execute(
+            "INSERT INTO memberships (tenant_id, user_id, role, created_at) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (tenant_id, user_id) DO NOTHING",
+            &[Param::Text(&tenant.to_string()), Param::Text(&account.id.to_string()), Param::Text(role.name()), Param::Int(now.ms())],
+        )?;
+        if added > 0 {
+            let deed = Deed::new(Author::from(account.id).into(), Act::MemberJoin, now).to(account.id).with("role", role);
+            access_record(tx, tenant, deed)?;
+        }
+    }
+    Ok(())
 }
 
 fn invited(tx: &mut dyn Tx, email: &str, since: Time) -> Result<bool> {

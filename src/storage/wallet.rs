@@ -3,7 +3,7 @@
 //! No vendor call without a [`Hold`], no [`Hold`] but from [`TenantStore::wallet_hold`] and [`TenantStore::turn_open`].
 
 use super::{
-    Operator, Storage, TenantStore,
+    TenantStore,
     engine::{Param, Row},
     tenant::TenantTx,
 };
@@ -14,7 +14,7 @@ use crate::{
     model::{EntryKind, LedgerEntry, ModelRef, Rates, Usage, Wallet},
     money::Money,
     rates::CardRow,
-    wallet::{self, Denied, Held, Purse, Refused, Wish},
+    wallet::{self, Denied, Held, Purse, Wish},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -117,20 +117,6 @@ pub struct HoldAsk {
     pub wish: Wish,
 }
 
-/// What an operator adds to a wallet, or with a negative amount takes back.
-#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CreditInput {
-    /// Dollars; negative is an adjustment, never below what is spent or held.
-    pub amount: Money,
-    /// The payment's reference; one counts once a tenant.
-    #[serde(default)]
-    pub reference: Option<String>,
-    /// A remark.
-    #[serde(default)]
-    pub note: Option<String>,
-}
-
 /// An entry on its way into the ledger.
 pub(super) struct NewEntry {
     pub(super) kind: EntryKind,
@@ -157,6 +143,12 @@ pub(super) fn purse(tx: &mut TenantTx<'_>) -> Result<(Purse, u64, String)> {
         Ok((purse, row.int(3)?.unsigned_abs(), row.text(4)?.to_owned()))
     })?
     .ok_or_else(|| Error::internal("the wallet's row is missing"))
+}
+
+/// The ledger's newest link: how many there are, and the last one's hash.
+pub(super) fn link(tx: &mut TenantTx<'_>) -> Result<(u64, String)> {
+    let (_, seq, head) = purse(tx)?;
+    Ok((seq, head))
 }
 
 /// The wallet as the API shows it.
@@ -408,92 +400,5 @@ impl TenantStore {
     /// The wallet now.
     pub async fn wallet_read(&self) -> Result<Wallet> {
         self.read(|tx| Ok(shown(purse(tx)?.0))).await
-    }
-
-    /// Adds credit, or takes some back. A reference that was counted before changes nothing and answers its entry.
-    async fn wallet_credit(&self, input: CreditInput) -> Result<LedgerEntry> {
-        let clock = self.clock;
-        let (entry, head) = self
-            .write(move |tx| {
-                if let Some(entry) = entry_by_reference(tx, input.reference.as_deref())? {
-                    let same = entry.amount == input.amount;
-                    let conflict = || Error::invalid("/reference", format!("was used for ${} before; use another", entry.amount));
-                    return if same { Ok((entry, None)) } else { Err(conflict()) };
-                }
-                let (before, ..) = purse(tx)?;
-                let after = before.deposit(input.amount).map_err(|refused| refusal(refused, before))?;
-                tx.execute("UPDATE wallet SET deposited = ?2 WHERE tenant_id = ?1", &[Param::Int(after.deposited.nanos())])?;
-                let kind = if input.amount.is_negative() { EntryKind::Adjustment } else { EntryKind::Topup };
-                let entry = ledger_append(
-                    tx,
-                    NewEntry {
-                        kind,
-                        amount: input.amount,
-                        reference: input.reference.clone(),
-                        note: input.note.clone(),
-                        turn: None,
-                        key: None,
-                        model: None,
-                        usage: None,
-                        rates: None,
-                        at: clock.now(),
-                    },
-                )?;
-                let head = (entry.seq, entry.hash.clone(), entry.balance);
-                Ok((entry, Some(head)))
-            })
-            .await?;
-        if let Some((seq, hash, balance)) = head {
-            self.head_note(i64::try_from(seq).unwrap_or(i64::MAX), hash, balance);
-        }
-        Ok(entry)
-    }
-}
-
-fn refusal(refused: Refused, before: Purse) -> Error {
-    match refused {
-        Refused::Short => {
-            Error::invalid("/amount", format!("would take what is spent or held; at most ${} can be taken back", before.available()))
-        }
-        Refused::Absurd => Error::invalid("/amount", "is more than a wallet can hold"),
-    }
-}
-
-fn entry_by_reference(tx: &mut TenantTx<'_>, reference: Option<&str>) -> Result<Option<LedgerEntry>> {
-    let Some(reference) = reference else { return Ok(None) };
-    tx.first(
-        &format!("SELECT {} FROM ledger WHERE tenant_id = ?1 AND reference = ?2", super::ledger::COLUMNS),
-        &[Param::Text(reference)],
-        super::ledger::entry,
-    )
-}
-
-impl Storage {
-    /// Adds credit to a tenant's wallet. A reference counts once a tenant.
-    pub async fn credit_add(&self, operator: &Operator, tenant: TenantId, input: CreditInput) -> Result<LedgerEntry> {
-        if input.amount.is_zero() {
-            return Err(Error::invalid("/amount", "expected dollars other than zero, such as \"10.00\""));
-        }
-        for (pointer, text) in [("/reference", &input.reference), ("/note", &input.note)] {
-            if text.as_ref().is_some_and(|text| text.is_empty() || text.chars().count() > 200) {
-                return Err(Error::invalid(pointer, "expected 1–200 characters"));
-            }
-        }
-        self.operator_store(operator, tenant).await?.wallet_credit(input).await
-    }
-
-    /// A tenant's wallet.
-    pub async fn credit_show(&self, operator: &Operator, tenant: TenantId) -> Result<Wallet> {
-        self.operator_store(operator, tenant).await?.wallet_read().await
-    }
-
-    /// A tenant's ledger.
-    pub async fn credit_ledger(
-        &self,
-        operator: &Operator,
-        tenant: TenantId,
-        page: crate::model::Page,
-    ) -> Result<crate::model::List<LedgerEntry>> {
-        self.operator_store(operator, tenant).await?.ledger_list(page).await
     }
 }

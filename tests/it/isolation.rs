@@ -159,7 +159,9 @@ async fn a_weaker_role_is_not_enough() {
         }
     }
     assert!(tried > 20, "{tried}");
-    assert_eq!(server.rows(), rows, "nothing was changed");
+    // The owner's export was let through, and told of.
+    let expected = rows.into_iter().map(|(table, count)| if table == "catalog.audit" { (table, count + 1) } else { (table, count) });
+    assert_eq!(server.rows(), expected.collect(), "nothing was changed");
     server.done().await;
 }
 

@@ -47,6 +47,7 @@ mod restart; // a new server in the place of the old: nobody is refused
 mod seed; // the walk-through that the product was asked for
 mod thrift; // what a turn costs the database and the disk, counted
 mod tidy; // rules about this repository
+mod trail; // the audit log: who did what, and nobody changes what was told
 mod turns; // one turn at a time: waiting, cancelling, following, clients that go away
 mod wallet; // money: held before, settled after, never more than deposited
 mod wires; // each vendor's wire: tool loops, parallel calls, bytes cut anywhere

@@ -90,7 +90,7 @@ fn config_create(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let body: ConfigBody = body(call.request)?;
         config_check(&body, &call.app.config.providers, &call.app.config.limits)?;
-        Reply::created(&call.store.config_create(call.who.user_id(), body).await?)
+        Reply::created(&call.store.config_create(&call.who, body).await?)
     })
 }
 
@@ -105,7 +105,7 @@ fn config_replace(call: TenantCall<'_>) -> Answer<'_> {
         // One that is not there is 404 whatever the body says.
         call.store.config_get(id).await?;
         config_check(&body, &call.app.config.providers, &call.app.config.limits)?;
-        Reply::ok(&call.store.config_replace(call.who.user_id(), id, body).await?)
+        Reply::ok(&call.store.config_replace(&call.who, id, body).await?)
     })
 }
 
@@ -119,13 +119,13 @@ fn config_update(call: TenantCall<'_>) -> Answer<'_> {
             config_check(&body, &app.config.providers, &app.config.limits)?;
             Ok(body)
         };
-        Reply::ok(&call.store.config_change(call.who.user_id(), id, change).await?)
+        Reply::ok(&call.store.config_change(&call.who, id, change).await?)
     })
 }
 
 fn config_delete(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
-        call.store.config_delete(id(call.request)?).await?;
+        call.store.config_delete(&call.who, id(call.request)?).await?;
         Ok(Reply::Nothing)
     })
 }

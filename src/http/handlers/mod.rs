@@ -1,5 +1,6 @@
 //! What each endpoint does: one file a resource. A handler parses, asks storage or the agent, and replies; it decides nothing else.
 
+mod audit;
 mod auth;
 mod chat;
 mod configs;
@@ -31,6 +32,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         wallet::endpoints(),
         usage::endpoints(),
         logs::endpoints(),
+        audit::endpoints(),
         operator::endpoints(),
         health::endpoints(),
         pages::endpoints(),

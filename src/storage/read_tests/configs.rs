@@ -51,10 +51,10 @@ async fn a_configs_name_is_its_own_until_it_is_deleted() {
     assert_eq!(store.config_replace(by, two.id, body("one")).await.unwrap_err(), taken);
     assert_eq!(store.config_replace(by, one.id, body("one")).await.unwrap().version, 2);
 
-    store.config_delete(one.id).await.unwrap();
+    store.config_delete(by, one.id).await.unwrap();
     let gone = Error::not_found("config", one.id);
     assert_eq!(store.config_get(one.id).await.unwrap_err(), gone);
-    assert_eq!(store.config_delete(one.id).await.unwrap_err(), gone);
+    assert_eq!(store.config_delete(by, one.id).await.unwrap_err(), gone);
     assert_eq!(store.config_replace(by, one.id, body("x")).await.unwrap_err(), gone);
     assert_eq!(store.config_versions(one.id, Page::first(1, Order::Asc)).await.unwrap_err(), gone);
     config(store, "one").await;
@@ -74,7 +74,7 @@ async fn another_tenants_config_is_an_unknown_one() {
     let (store, gone) = (&bench.tenant, Error::not_found("config", theirs.id));
     assert_eq!(store.config_get(theirs.id).await.unwrap_err(), gone);
     assert_eq!(store.config_replace(UserId::new(), theirs.id, body("x")).await.unwrap_err(), gone);
-    assert_eq!(store.config_delete(theirs.id).await.unwrap_err(), gone);
+    assert_eq!(store.config_delete(UserId::new(), theirs.id).await.unwrap_err(), gone);
     assert!(store.config_list(Page::first(100, Order::Asc)).await.unwrap().data.is_empty());
     let cursor = theirs.id.to_string();
     assert!(matches!(store.config_list(page(1, Some(&cursor), None, Order::Asc)).await, Err(Error::ValidationFailed { .. })));

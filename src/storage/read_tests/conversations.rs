@@ -128,7 +128,7 @@ async fn a_conversation_shows_its_newest_messages_oldest_first() {
     let other = conversation(store, config, UserId::new(), json!({}), &["x"]).await;
     assert!(store.message_list(other, page(2, first.last_id.as_deref(), None, Order::Asc)).await.is_err());
     // A deleted config leaves its conversations readable.
-    store.config_delete(config).await.unwrap();
+    store.config_delete(UserId::new(), config).await.unwrap();
     assert_eq!(store.conversation_get(id).await.unwrap().messages.len(), 100);
 }
 

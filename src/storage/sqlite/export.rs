@@ -13,7 +13,7 @@ use std::{path::Path, time::Duration};
 pub(super) const TABLE: &str = "CREATE TABLE export_manifest (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID";
 
 /// The tables of a tenant, without those that SQLite's full-text search keeps for itself: they follow from `messages`.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "tenant",
     "configs",
     "config_versions",
@@ -28,6 +28,7 @@ const TABLES: [&str; 14] = [
     "key_spend",
     "closed_models",
     "logs",
+    "audit",
 ];
 
 /// Puts the manifest into a copy that nobody else has open yet. Rows are read one by one: memory does not grow with the file.

@@ -10,6 +10,7 @@ use crate::{
         Mode,
         conformance::{Bench, Piece, config, configs, engine_in, limits, write, write_together},
         engine::{Engine, Head, Param, Place, Tx, TxExt},
+        schema::Kind,
     },
 };
 use rusqlite::Connection;
@@ -63,6 +64,30 @@ fn a_newer_file_and_a_stranger_s_file_are_refused() {
         unavailable(configs(&*bench.engine, tenant));
         let bytes = fs::read(file(bench.dir.path(), tenant)).unwrap();
         assert!(!bytes.is_empty(), "a refused file is left as it is");
+    }
+}
+
+/// `form1.sql` is `schema.sql` as it was when no step had been added.
+#[test]
+fn a_file_of_the_first_form_comes_to_look_like_a_new_one() {
+    let form1 = include_str!("form1.sql");
+    let (catalog, tenant) = form1.split_at(form1.find("-- ===================================================================================================================== tenant").unwrap());
+    for (kind, old) in [(Kind::Catalog, catalog), (Kind::Tenant, tenant)] {
+        let looks = |conn: &Connection| -> Vec<(String, String)> {
+            let sql = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name";
+            conn.prepare(sql).unwrap().query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(|row| row.unwrap()).collect()
+        };
+        let (brought, new) = (Connection::open_in_memory().unwrap(), Connection::open_in_memory().unwrap());
+        brought.execute_batch(old).unwrap();
+        kind.steps().iter().for_each(|step| brought.execute_batch(step).unwrap());
+        new.execute_batch(kind.schema()).unwrap();
+        let (brought, new) = (looks(&brought), looks(&new));
+        // What an exported file has to have to the word; a table of the catalog that got a column says so in other words.
+        if kind == Kind::Tenant {
+            assert_eq!(brought, new);
+        }
+        let names = |looks: &[(String, String)]| looks.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&brought), names(&new));
     }
 }
 
