@@ -118,6 +118,32 @@ CREATE TRIGGER audit_append_only_delete BEFORE DELETE ON audit
     WHEN old.tenant_id = '' OR EXISTS (SELECT 1 FROM tenants t WHERE t.id = old.tenant_id AND t.state = 'active')
     BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
 
+-- Who is signed in to the dashboard. A row says who it is; what they may do is looked up at each request.
+CREATE TABLE sessions (
+    id         TEXT PRIMARY KEY,
+    hash       TEXT NOT NULL UNIQUE,                    -- blake3 of 256 random bits, as of user tokens
+    user_id    TEXT REFERENCES users (id) ON DELETE CASCADE,     -- none: the operator's
+    key_id     TEXT REFERENCES api_keys (id) ON DELETE CASCADE,  -- signed in with this key, and no more than it
+    tenant_id  TEXT REFERENCES tenants (id) ON DELETE SET NULL,  -- the one that was chosen
+    operator   TEXT,                                    -- the operator's: what proves that the token is still the same
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,                        -- moves on while the session is used
+    ends_at    INTEGER NOT NULL,                        -- it never moves beyond
+    CHECK ((user_id IS NULL) = (operator IS NOT NULL))
+) STRICT;
+CREATE INDEX sessions_by_user ON sessions (user_id);
+CREATE INDEX sessions_by_key ON sessions (key_id);
+CREATE INDEX sessions_by_tenant ON sessions (tenant_id);
+
+-- Links that sign someone in once.
+CREATE TABLE sign_in_links (
+    hash       TEXT PRIMARY KEY,                        -- as of user tokens
+    user_id    TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX sign_in_links_by_user ON sign_in_links (user_id);
+
 -- ===================================================================================================================== tenant
 -- One file a tenant. `tenant` has one row; every other row references it, so that a row of another tenant cannot be put in.
 

@@ -300,6 +300,14 @@ limits! {
     key_proofs_max: count = 16_384;
     /// How long a user token lasts.
     user_token_ms: ms = Duration::from_secs(30 * 24 * 3600);
+    /// How long a session of the dashboard lasts that nobody uses; every use renews it.
+    session_ms: ms = Duration::from_secs(12 * 3600);
+    /// How long a session of the dashboard lasts at most, used or not.
+    session_whole_ms: ms = Duration::from_secs(7 * 24 * 3600);
+    /// Sessions of one user; a new one ends the oldest.
+    sessions_max: count = 32;
+    /// How long a link that signs someone in once can be used.
+    sign_in_link_ms: ms = Duration::from_secs(15 * 60);
     /// How long a verification or reset mail can be used.
     mail_token_ms: ms = Duration::from_secs(24 * 3600);
     /// How long an invitation to a tenant stands.

@@ -50,6 +50,10 @@ pub enum Error {
     TenantSuspended,
     /// Sign-up is closed by the operator.
     SignupClosed,
+    /// A browser sent this with a session, and not from a page of ours.
+    CrossSite,
+    /// The session has chosen no tenant, or belongs to it no more.
+    NoTenantChosen,
 
     /// Also for what belongs to another tenant: the two cannot be told apart. `what` is a noun, `id` what the caller sent.
     NotFound {

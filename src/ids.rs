@@ -77,6 +77,8 @@ macro_rules! ids {
 }
 
 ids! {
+    /// A sign-in to the dashboard.
+    SessionId;
     /// One customer: the unit of isolation, one database file.
     TenantId;
     /// A person with an e-mail address.

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod config_check;
 pub mod control;
+pub mod dashboard;
 pub mod error;
 mod failpoint;
 pub mod fair;

@@ -91,7 +91,8 @@ impl Letter {
             Self::Verify { token, .. } => (
                 "Confirm your address",
                 format!(
-                    "Someone, probably you, registered this address at {url}.\n\nIf it was you, confirm it with this token:\n\n{token}\n\n\
+                    "Someone, probably you, registered this address at {url}.\n\nIf it was you, open this page:\n\n{url}/dashboard/verify?token={token}\n\n\
+                     or, in a program, confirm it with this token:\n\n{token}\n\n\
                      for instance so:\n\ncurl -X POST {url}/api/v1/auth/verify -d '{{\"token\":\"{token}\"}}'\n\n\
                      If it was not you, ignore this mail: nobody can use the account without the token.\n",
                     token = token.expose()
@@ -101,7 +102,7 @@ impl Letter {
                 "You have an account already",
                 format!(
                     "Someone, perhaps you, tried to register this address at {url}, where it has an account already.\n\n\
-                     If it was you, sign in, or ask for a new password:\n\n\
+                     If it was you, sign in at {url}/dashboard, or ask for a new password:\n\n\
                      curl -X POST {url}/api/v1/auth/password/forgot -d '{{\"email\":\"...\"}}'\n\n\
                      If it was not you, there is nothing to do: nothing has changed.\n"
                 ),
@@ -109,7 +110,8 @@ impl Letter {
             Self::Reset { token, .. } => (
                 "Set a new password",
                 format!(
-                    "Someone, probably you, asked for a new password at {url}. Set it with this token:\n\n{token}\n\nfor instance so:\n\n\
+                    "Someone, probably you, asked for a new password at {url}. Set it on this page:\n\n{url}/dashboard/reset?token={token}\n\n\
+                     or, in a program, with this token:\n\n{token}\n\nfor instance so:\n\n\
                      curl -X POST {url}/api/v1/auth/password/reset -d '{{\"token\":\"{token}\",\"password\":\"...\"}}'\n\n\
                      If it was not you, ignore this mail: the old password stays.\n",
                     token = token.expose()
@@ -118,14 +120,14 @@ impl Letter {
             Self::Joined { tenant, .. } => (
                 "You were added to a tenant",
                 format!(
-                    "You are now a member of the tenant \"{tenant}\" at {url}.\n\nMake a key for it with a user token:\n\n\
+                    "You are now a member of the tenant \"{tenant}\" at {url}.\n\nSee it at {url}/dashboard, or make a key for it with a user token:\n\n\
                          curl -X POST {url}/api/v1/keys -H \"Authorization: Bearer $USER_TOKEN\" -d '{{\"name\":\"...\",\"tenant_id\":\"...\"}}'\n"
                 ),
             ),
             Self::Invited { tenant, .. } => (
                 "You were invited to a tenant",
                 format!(
-                    "You were asked to join the tenant \"{tenant}\" at {url}. Register this address there, and you are in:\n\n\
+                    "You were asked to join the tenant \"{tenant}\" at {url}. Register this address at {url}/dashboard/register, and you are in; or so:\n\n\
                          curl -X POST {url}/api/v1/auth/register -d '{{\"email\":\"...\",\"password\":\"...\"}}'\n\n\
                          If you do not want to, ignore this mail.\n"
                 ),

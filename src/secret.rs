@@ -221,6 +221,19 @@ impl TokenHash {
     }
 }
 
+/// What a form of a session must carry, so that no other page can send it: made of the session's text, which only the cookie holds.
+pub fn form_token(session: &str) -> String {
+    let token = blake3::derive_key("nimblesite 2026 form token", session.as_bytes());
+    blake3::Hash::from_bytes(token).to_hex().to_string()
+}
+
+/// What an operator's session keeps of the operator token, to see that it is still the one in force. Without the session's text it tells
+/// nothing, so that nobody can guess at the token with the catalog alone.
+pub fn operator_proof(session: &str, operator_token: &str) -> String {
+    let key = blake3::derive_key("nimblesite 2026 operator session", session.as_bytes());
+    blake3::keyed_hash(&key, operator_token.as_bytes()).to_hex().to_string()
+}
+
 /// A password as someone typed it. Nothing shows it.
 #[derive(Clone)]
 pub struct Password(Secret);

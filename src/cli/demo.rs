@@ -9,6 +9,7 @@ use super::{
     out::{Out, Tone},
     runtime,
     server::{PortTaken, Running, Signals},
+    user::sign_in_link,
 };
 use crate::{config::Origin, error::Error, ids::TenantId, model::Json, money::Money, secret::Password, storage::CreditInput};
 use clap::Args;
@@ -88,6 +89,8 @@ struct Scene {
     tenant: String,
     config: String,
     conversation: String,
+    /// The dashboard, signed in by a link that works once.
+    dashboard: String,
 }
 
 async fn show(out: Out, running: &Running) -> Result<Scene, Failure> {
@@ -102,9 +105,11 @@ async fn show(out: Out, running: &Running) -> Result<Scene, Failure> {
     let config = config(&client).await?;
     step(out, "config", &format!("{CONFIG} ({config}), tools read_file and write_file, run by the client: here, by this demo"));
     let conversation = converse(out, &client, &config).await?;
-    let scene = Scene { key, tenant, config, conversation };
+    let link = running.app.storage.sign_in_link(&running.app.storage.operator_here(), EMAIL).await?;
+    let scene = Scene { key, tenant, config, conversation, dashboard: sign_in_link(&running.url, &link) };
     out.value(&json!({
         "url": running.url, "tenant_id": scene.tenant, "config_id": scene.config, "conversation_id": scene.conversation, "key": scene.key,
+        "dashboard": scene.dashboard,
     }));
     Ok(scene)
 }
@@ -237,7 +242,7 @@ fn text(value: &Json, field: &str) -> Result<String, Failure> {
 
 /// Lines to paste: they work as they stand against this very server.
 fn invite(out: Out, running: &Running, scene: &Scene) {
-    let Scene { key, config, conversation, .. } = scene;
+    let Scene { key, config, conversation, dashboard, .. } = scene;
     let url = &running.url;
     let program = std::env::current_exe().ok().and_then(|path| {
         let here = std::env::current_dir().ok()?;
@@ -270,6 +275,7 @@ fn invite(out: Out, running: &Running, scene: &Scene) {
             "USER_TOKEN=$({program} --data {data} --quiet user token {EMAIL})\ncurl -X POST $URL/api/v1/tenants -H \"Authorization: Bearer $USER_TOKEN\" -d '{{\"name\": \"Beta Inc\"}}'"
         ),
     );
+    part("The dashboard, in a browser: this link signs you in once", dashboard.clone());
     out.say(format!(
         "API docs {}   one file a tenant: {data}/tenants/   end with Ctrl-C",
         out.paint(Tone::Heading, &format!("{url}/docs"))

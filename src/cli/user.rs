@@ -5,7 +5,7 @@ use super::{
     failure::{Done, Failure},
     moment, parse,
 };
-use crate::{mail::Mailer, model, secret::Password};
+use crate::{config::Secret, mail::Mailer, model, secret::Password};
 use clap::Subcommand;
 use std::{
     io::{IsTerminal, Read},
@@ -38,6 +38,11 @@ pub(super) enum User {
         /// The address
         email: String,
     },
+    /// Print a link that signs someone in to the dashboard, once and soon
+    Link {
+        /// The address
+        email: String,
+    },
     /// Print a user token for scripts
     Token {
         /// The address
@@ -60,6 +65,7 @@ impl User {
             Self::List => desk.with_storage(list),
             Self::Verify { email } => desk.with_storage(async |room| verify(room, &email).await),
             Self::Disable { email } => desk.with_storage(async |room| disable(room, &email).await),
+            Self::Link { email } => desk.with_storage(async |room| link(room, &email).await),
             Self::Token { email, ttl } => desk.with_storage(async |room| token(room, &email, ttl).await),
         }
     }
@@ -86,6 +92,19 @@ async fn disable(room: Room, email: &str) -> Done {
     room.out.value(&user);
     room.out.say(format!("{} is disabled; keys and tokens are refused from the next request on.", user.email));
     Ok(())
+}
+
+async fn link(room: Room, email: &str) -> Done {
+    let token = room.storage.sign_in_link(&room.operator, email).await?;
+    let link = sign_in_link(&room.config.public_url, &token);
+    room.out.value(&serde_json::json!({ "link": link, "expires_in": room.config.limits.sign_in_link_ms.as_secs() }));
+    room.out.secret(&link);
+    Ok(())
+}
+
+/// The page of a link's token.
+pub(super) fn sign_in_link(url: &str, token: &Secret) -> String {
+    format!("{url}/dashboard/link?token={}", token.expose())
 }
 
 async fn token(room: Room, email: &str, ttl: Duration) -> Done {

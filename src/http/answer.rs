@@ -12,6 +12,10 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 
+/// What a page of the dashboard may load and do: what this server has, and nothing that stands in the page itself.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
 /// What the answer's shape depends on besides the reply.
 pub(super) struct Shape<'a> {
     pub(super) id: RequestId,
@@ -67,6 +71,16 @@ fn succeed(app: &App, reply: Reply, headers: &mut HeaderMap) -> (u16, Out) {
         Reply::Problem { error, .. } => return refuse(app, &error, RequestId::new(), headers),
         Reply::Nothing => return (204, Out::whole(Bytes::new())),
         Reply::Page { content_type, body, headers } => (200, content_type, Out::whole(body), headers),
+        Reply::Html { status, body, headers: extra } => {
+            put(headers, "content-security-policy", PAGE_POLICY);
+            put(headers, "cross-origin-opener-policy", "same-origin");
+            (status, "text/html; charset=utf-8", Out::whole(body.into()), extra)
+        }
+        Reply::SeeOther { to, headers: extra } => {
+            put(headers, "location", &to);
+            put_all(headers, extra);
+            return (303, Out::whole(Bytes::new()));
+        }
         Reply::NotModified { headers: extra } => {
             put_all(headers, extra);
             return (304, Out::whole(Bytes::new()));

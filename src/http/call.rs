@@ -5,7 +5,7 @@ use crate::{
     error::{Error, FieldError, Result},
     ids::RequestId,
     model::Page,
-    storage::{Operator, Principal, SignedIn, TenantStore},
+    storage::{Operator, Principal, Session, SignedIn, TenantStore},
 };
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -25,6 +25,8 @@ pub struct Request {
     pub(super) query: Vec<(String, String)>,
     /// Headers, names in lower case.
     pub(super) headers: hyper::HeaderMap,
+    /// Host and port that were asked, where they do not stand in a header (HTTP/2).
+    pub(super) authority: Option<String>,
     /// The whole body.
     pub body: Bytes,
 }
@@ -69,6 +71,42 @@ pub struct OpenCall<'a> {
     pub request: &'a Request,
 }
 
+/// A request of someone signed in to the dashboard.
+pub struct SessionCall<'a> {
+    /// What the server is made of.
+    pub app: &'a App,
+    /// Their session.
+    pub session: Session,
+    /// What is asked.
+    pub request: &'a Request,
+}
+
+/// A request of someone signed in to the dashboard, in the tenant that they chose.
+pub struct PageCall<'a> {
+    /// What the server is made of.
+    pub app: &'a App,
+    /// Their session.
+    pub session: Session,
+    /// Who asks.
+    pub who: Principal,
+    /// The way to the tenant's data.
+    pub store: TenantStore,
+    /// What is asked.
+    pub request: &'a Request,
+}
+
+/// A request of the operator signed in to the dashboard.
+pub struct OperatorPageCall<'a> {
+    /// What the server is made of.
+    pub app: &'a App,
+    /// Their session.
+    pub session: Session,
+    /// The operator.
+    pub who: Operator,
+    /// What is asked.
+    pub request: &'a Request,
+}
+
 /// Headers of an answer.
 pub type Headers = Vec<(&'static str, String)>;
 
@@ -85,6 +123,10 @@ pub enum Reply {
     Events { events: tokio::sync::mpsc::Receiver<Bytes>, headers: Headers },
     /// A page or asset from the binary.
     Page { content_type: &'static str, body: Bytes, headers: Headers },
+    /// A page of the dashboard, or a part of one.
+    Html { status: u16, body: String, headers: Headers },
+    /// 303: the answer stands at this path.
+    SeeOther { to: String, headers: Headers },
     /// A file for the client to keep, streamed; `held` lasts as long as the stream.
     File { file: std::fs::File, size_bytes: u64, content_type: &'static str, held: Box<dyn Send + Sync>, headers: Headers },
     /// 304: the client's copy is still good.
@@ -108,6 +150,16 @@ impl Reply {
         Ok(Self::Json { status, body, headers: Vec::new() })
     }
 
+    /// A page of the dashboard, or a part of one.
+    pub fn html(status: u16, body: impl Into<String>) -> Self {
+        Self::Html { status, body: body.into(), headers: Vec::new() }
+    }
+
+    /// Sends the browser to a path of ours.
+    pub fn see_other(to: impl Into<String>) -> Self {
+        Self::SeeOther { to: to.into(), headers: Vec::new() }
+    }
+
     /// A problem that can be given headers of its own.
     pub fn problem(error: Error) -> Self {
         Self::Problem { error, headers: Vec::new() }
@@ -121,6 +173,8 @@ impl Reply {
             | Self::Problem { headers, .. }
             | Self::Events { headers, .. }
             | Self::Page { headers, .. }
+            | Self::Html { headers, .. }
+            | Self::SeeOther { headers, .. }
             | Self::File { headers, .. }
             | Self::NotModified { headers } => {
                 headers.push((name, value.to_string()));
@@ -130,10 +184,17 @@ impl Reply {
         self
     }
 
+    /// The same with one more header, as a pair.
+    #[must_use]
+    pub fn with(self, (name, value): (&'static str, String)) -> Self {
+        self.with_header(name, value)
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
-            Self::Json { status, .. } => *status,
+            Self::Json { status, .. } | Self::Html { status, .. } => *status,
+            Self::SeeOther { .. } => 303,
             Self::Problem { error, .. } => super::problem::problem_of(error).status(),
             Self::Nothing => 204,
             Self::Events { .. } | Self::Page { .. } | Self::File { .. } => 200,
@@ -146,6 +207,17 @@ impl Request {
     /// The body as one JSON value of this type. Broken JSON is 400 `malformed_json`; a wrong, missing or unknown field is 422 naming it.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         parse_json(&self.body)
+    }
+
+    /// The body as a form's fields, in order.
+    pub fn form(&self) -> Result<Form> {
+        let text = std::str::from_utf8(&self.body).map_err(|_| Error::MalformedRequest { detail: "The form is not UTF-8.".to_owned() })?;
+        Ok(Form(super::query::parse(text)?))
+    }
+
+    /// Whether a script of the page asked, which puts the answer into the page by itself.
+    pub fn is_fragment(&self) -> bool {
+        self.header("hx-request") == Some("true") && self.header("hx-history-restore-request") != Some("true")
     }
 
     /// A path parameter as it stands in the path; empty when the route has none of this name.
@@ -205,6 +277,26 @@ impl Request {
         };
         let cursor = |name| self.query(name).map(str::to_owned);
         Ok(Page { limit, after: cursor("after"), before: cursor("before"), order })
+    }
+}
+
+/// The fields of a form.
+pub struct Form(Vec<(String, String)>);
+
+impl Form {
+    /// A field's value; empty when it is not there.
+    pub fn text(&self, name: &str) -> &str {
+        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
+    }
+
+    /// A field's value, if anything but blanks stands in it.
+    pub fn filled(&self, name: &str) -> Option<&str> {
+        Some(self.text(name).trim()).filter(|text| !text.is_empty())
+    }
+
+    /// The values of a field that comes several times, in order.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
     }
 }
 

@@ -47,6 +47,8 @@ codes! {
         "The operator stopped this tenant's chat. Reading still works.";
     SIGNUP_CLOSED 403 "signup_closed" "Sign-up is closed"
         "This server takes new accounts by invitation or from its operator only.";
+    CROSS_SITE 403 "cross_site" "The request does not come from the dashboard's own page"
+        "A session's cookie is taken from the dashboard's own pages alone. Load the page again; programs use an API key.";
     NOT_FOUND 404 "not_found" "There is no such thing"
         "No route has this path, or nothing of this tenant has this id.";
     METHOD_NOT_ALLOWED 405 "method_not_allowed" "The path does not take this method"

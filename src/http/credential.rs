@@ -1,16 +1,17 @@
 //! Who is asking: from headers to a witness of storage. What a credential may do is decided here and in the table, nowhere else.
 
 use super::{
-    call::{OpenCall, OperatorCall, TenantCall, UserCall},
+    call::{OpenCall, OperatorCall, OperatorPageCall, PageCall, SessionCall, TenantCall, UserCall},
+    cookie,
     endpoint::{Answer, Handler},
 };
 use crate::{
     app::App,
     error::{Error, Result},
     model::Role,
-    storage::{Operator, Principal, SignedIn},
+    storage::{Operator, Principal, Session, SignedIn, Visitor},
 };
-use hyper::{HeaderMap, header};
+use hyper::{HeaderMap, header, http::request::Parts};
 use std::net::IpAddr;
 
 /// A credential as it was presented.
@@ -31,18 +32,27 @@ pub(super) enum Entered {
     User(for<'a> fn(UserCall<'a>) -> Answer<'a>, SignedIn),
     Tenant(Role, for<'a> fn(TenantCall<'a>) -> Answer<'a>, Principal),
     Operator(for<'a> fn(OperatorCall<'a>) -> Answer<'a>, Operator),
+    Session(for<'a> fn(SessionCall<'a>) -> Answer<'a>, Session),
+    Page(Role, for<'a> fn(PageCall<'a>) -> Answer<'a>, Session, Principal),
+    OperatorPage(for<'a> fn(OperatorPageCall<'a>) -> Answer<'a>, Session, Operator),
 }
 
 /// Proves the credential that the handler asks for.
-pub(super) async fn enter(app: &App, handler: Handler, headers: &HeaderMap, peer: IpAddr) -> Result<Entered> {
+pub(super) async fn enter(app: &App, handler: Handler, head: &Parts, peer: IpAddr) -> Result<Entered> {
     // Where anyone may ask, a stale or strange credential does no harm and is not looked at.
-    let presented = || presented(headers);
+    let presented = || presented(&head.headers);
     match handler {
         Handler::Open(run) | Handler::Credentials(run) => Ok(Entered::Open(run)),
-        Handler::Tenant(role, run) => Ok(Entered::Tenant(role, run, principal(app, presented()?).await?)),
+        Handler::Tenant(role, run) => match presented()? {
+            Presented::Nothing if cookie::of(app, &head.headers).is_some() => Ok(Entered::Tenant(role, run, by_session(app, head).await?)),
+            presented => Ok(Entered::Tenant(role, run, principal(app, presented).await?)),
+        },
         Handler::User(run) => Ok(Entered::User(run, signed_in(app, presented()?)?)),
         Handler::TenantOrUser(role, as_tenant, as_user) => match presented()? {
             token @ Presented::Token(_) => Ok(Entered::User(as_user, signed_in(app, token)?)),
+            Presented::Nothing if cookie::of(app, &head.headers).is_some() => {
+                Ok(Entered::Tenant(role, as_tenant, by_session(app, head).await?))
+            }
             other => Ok(Entered::Tenant(role, as_tenant, principal(app, other).await?)),
         },
         Handler::Operator(run) => Ok(Entered::Operator(run, operator(app, presented()?)?)),
@@ -52,7 +62,41 @@ pub(super) async fn enter(app: &App, handler: Handler, headers: &HeaderMap, peer
             }
             Ok(Entered::Open(run))
         }
+        Handler::Session(run) => Ok(Entered::Session(run, session(app, head).await?)),
+        Handler::Page(role, run) => {
+            let session = session(app, head).await?;
+            let who = session.principal().cloned().ok_or(Error::NoTenantChosen)?;
+            Ok(Entered::Page(role, run, session, who))
+        }
+        Handler::OperatorPage(run) => {
+            let session = session(app, head).await?;
+            match session.visitor() {
+                Visitor::Operator(who) => {
+                    let who = who.clone();
+                    Ok(Entered::OperatorPage(run, session, who))
+                }
+                // Others are told what they would be told of a page that is not there.
+                Visitor::User { .. } | Visitor::Key(_) => Err(Error::NoSuchRoute),
+            }
+        }
     }
+}
+
+/// The session of the request's cookie. Browsers send cookies with whatever another page makes them send, so where it came from is looked at.
+async fn session(app: &App, head: &Parts) -> Result<Session> {
+    let text = cookie::of(app, &head.headers).ok_or(Error::MissingCredentials)?;
+    cookie::same_origin(app, head)?;
+    app.storage.session(text, app.config.operator_token.as_ref()).await
+}
+
+/// Who asks the API with a session: the dashboard's own scripts. What writes carries the session's token, which no other page knows.
+async fn by_session(app: &App, head: &Parts) -> Result<Principal> {
+    let session = session(app, head).await?;
+    if !cookie::is_read(&head.method) {
+        let token = single(&head.headers, cookie::TOKEN_HEADER)?;
+        cookie::check_token(&session, token.unwrap_or_default())?;
+    }
+    session.principal().cloned().ok_or(Error::NoTenantChosen)
 }
 
 async fn principal(app: &App, presented: Presented<'_>) -> Result<Principal> {

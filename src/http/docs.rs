@@ -125,7 +125,8 @@ fn who(endpoint: &Endpoint) -> String {
         Handler::User(_) => "user token".to_owned(),
         Handler::Tenant(role, _) => format!("key: {}", role.name()),
         Handler::TenantOrUser(role, ..) => format!("key: {}, or user token", role.name()),
-        Handler::Operator(_) | Handler::Ops(_) => "operator".to_owned(),
+        Handler::Operator(_) | Handler::Ops(_) | Handler::OperatorPage(_) => "operator".to_owned(),
+        Handler::Session(_) | Handler::Page(..) => "dashboard".to_owned(),
     }
 }
 

@@ -4,10 +4,12 @@
 use super::{
     answer::{self, Shape},
     body::{self, Out},
-    call::{OpenCall, OperatorCall, Reply, Request, TenantCall, UserCall},
+    call::{OpenCall, OperatorCall, OperatorPageCall, PageCall, Reply, Request, SessionCall, TenantCall, UserCall},
+    cookie,
     cors::Cors,
     credential::{self, Entered},
     endpoint::Endpoint,
+    handlers::refusal_page,
     limit::{Left, Limiter},
     peer, query, refused,
     route::Table,
@@ -100,14 +102,21 @@ impl Door {
         }
         .instrument(span)
         .await;
-        if outcome.as_ref().is_err_and(is_pressing) {
+        // Who comes to a page without a session is sent to sign in, and has guessed at nothing.
+        let newcomer = seen.endpoint.is_some_and(Endpoint::is_page) && matches!(outcome, Err(Error::MissingCredentials));
+        if !newcomer && outcome.as_ref().is_err_and(is_pressing) {
             // Not all at once again: those who were refused together come back apart.
             let share = u32::from(seen.id.as_bytes()[15]) + 128;
             tokio::time::sleep(self.app.config.limits.refusal_pause_ms * share / 256).await;
         }
+        let closes = closes(&head, &outcome);
+        let outcome = match outcome {
+            Err(error) if seen.endpoint.is_some_and(Endpoint::is_page) => Ok(refusal_page(&self.app, &head, seen.id, &error)),
+            outcome => outcome,
+        };
         let cors = Cors::of(&self.app.config.cors_origins, &head);
         let leaving = head.version < Version::HTTP_2 && self.leaving.load(Ordering::Relaxed);
-        let close = leaving || closes(&head, &outcome);
+        let close = leaving || closes;
         let shape = Shape { id: seen.id, head: head.method == hyper::Method::HEAD, close, left: &seen.left };
         let mut response = answer::response(&self.app, outcome, &shape);
         if let Some(cors) = cors {
@@ -129,8 +138,22 @@ impl Door {
         let entered = self.enter(endpoint, head, seen).await?;
         let query = query_of(endpoint, head)?;
         let body = self.body_of(endpoint, head, body).await?;
-        let request =
-            Request { id: seen.id, arrived: seen.arrived, peer: seen.peer, path: found.path, query, headers: head.headers.clone(), body };
+        let request = Request {
+            id: seen.id,
+            arrived: seen.arrived,
+            peer: seen.peer,
+            path: found.path,
+            query,
+            headers: head.headers.clone(),
+            authority: head.uri.authority().map(ToString::to_string),
+            body,
+        };
+        match &entered {
+            Entered::Session(_, session) | Entered::Page(_, _, session, _) | Entered::OperatorPage(_, session, _) => {
+                cookie::check_page(session, &head.method, &request)?;
+            }
+            Entered::Open(_) | Entered::User(..) | Entered::Tenant(..) | Entered::Operator(..) => {}
+        }
         let _place = match party(&entered, endpoint) {
             Some(party) => Some(self.places.enter(party).await.map_err(|Full| Error::RateLimited { retry_after: PLACE_WAIT })?),
             None => None,
@@ -143,9 +166,9 @@ impl Door {
         if endpoint.guessable {
             self.limiter.address(seen.peer, &mut seen.left)?;
         }
-        let entered = credential::enter(&self.app, endpoint.handler, &head.headers, seen.peer).await?;
+        let entered = credential::enter(&self.app, endpoint.handler, head, seen.peer).await?;
         match &entered {
-            Entered::Tenant(role, _, who) => {
+            Entered::Tenant(role, _, who) | Entered::Page(role, _, _, who) => {
                 seen.who = Some(who.clone());
                 let allowed = self.limiter.key(who.key_id(), who.tenant_id(), &mut seen.left).and_then(|()| check_role(who, *role));
                 if let Err(error) = &allowed {
@@ -154,7 +177,12 @@ impl Door {
                 allowed?;
             }
             Entered::User(_, who) => self.limiter.user(who.user_id(), &mut seen.left)?,
-            Entered::Open(_) | Entered::Operator(..) => {}
+            Entered::Session(_, session) => {
+                if let Some(who) = session.user() {
+                    self.limiter.user(who.user_id(), &mut seen.left)?;
+                }
+            }
+            Entered::Open(_) | Entered::Operator(..) | Entered::OperatorPage(..) => {}
         }
         Ok(entered)
     }
@@ -183,9 +211,15 @@ impl Door {
             Entered::Open(run) => run(OpenCall { app, request }).await,
             Entered::User(run, who) => run(UserCall { app, who, request }).await,
             Entered::Operator(run, who) => run(OperatorCall { app, who, request }).await,
-            Entered::Tenant(_, run, who) => {
-                let store = app.storage.tenant_store(&who).await?;
-                run(TenantCall { app, who, store, request }).await
+            Entered::Session(run, session) => run(SessionCall { app, session, request }).await,
+            Entered::OperatorPage(run, session, who) => run(OperatorPageCall { app, session, who, request }).await,
+            Entered::Tenant(_, _, ref who) | Entered::Page(_, _, _, ref who) => {
+                let store = app.storage.tenant_store(who).await?;
+                match entered {
+                    Entered::Tenant(_, run, who) => run(TenantCall { app, who, store, request }).await,
+                    Entered::Page(_, run, session, who) => run(PageCall { app, session, who, store, request }).await,
+                    _ => Err(Error::internal("a store for nobody")),
+                }
             }
         }
     }
@@ -209,10 +243,11 @@ fn is_pressing(error: &Error) -> bool {
 fn party(entered: &Entered, endpoint: &Endpoint) -> Option<Party> {
     match entered {
         _ if endpoint.waits || endpoint.guessable => None,
-        Entered::Tenant(_, _, who) => Some(Party::Tenant(who.tenant_id())),
+        Entered::Tenant(_, _, who) | Entered::Page(_, _, _, who) => Some(Party::Tenant(who.tenant_id())),
         Entered::User(_, who) => Some(Party::User(who.user_id())),
+        Entered::Session(_, session) => Some(session.user().map_or(Party::Anyone, |who| Party::User(who.user_id()))),
         Entered::Open(_) => Some(Party::Anyone),
-        Entered::Operator(..) => None,
+        Entered::Operator(..) | Entered::OperatorPage(..) => None,
     }
 }
 
@@ -243,6 +278,9 @@ fn check_head(head: &Parts, limits: &Limits) -> Result<()> {
 
 /// The query of an API endpoint is checked against the table; pages ignore theirs, as browsers and probes add what they like.
 fn query_of(endpoint: &Endpoint, head: &Parts) -> Result<Vec<(String, String)>> {
+    if endpoint.is_page() {
+        return query::parse(head.uri.query().unwrap_or_default());
+    }
     if !endpoint.path.starts_with("/api/") {
         return Ok(Vec::new());
     }

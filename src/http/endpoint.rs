@@ -1,7 +1,7 @@
 //! The table of endpoints: method, path, who may ask, what goes in and out, and the handler. Routing, the door, the OpenAPI document and the
 //! coverage test all read this one table, so that none of them can know an endpoint that the others do not.
 
-use super::call::{OpenCall, OperatorCall, Reply, TenantCall, UserCall};
+use super::call::{OpenCall, OperatorCall, OperatorPageCall, PageCall, Reply, SessionCall, TenantCall, UserCall};
 use crate::{error::Result, model::Role};
 use std::{future::Future, pin::Pin};
 use utoipa::{
@@ -29,6 +29,12 @@ pub enum Handler {
     Operator(for<'a> fn(OperatorCall<'a>) -> Answer<'a>),
     /// Loopback, or the operator token: what the operator's own network reads.
     Ops(for<'a> fn(OpenCall<'a>) -> Answer<'a>),
+    /// A page of the dashboard, for whoever is signed in.
+    Session(for<'a> fn(SessionCall<'a>) -> Answer<'a>),
+    /// A page of the dashboard, for whoever is signed in and has at least this role in the tenant that they chose.
+    Page(Role, for<'a> fn(PageCall<'a>) -> Answer<'a>),
+    /// A page of the dashboard, for the operator signed in.
+    OperatorPage(for<'a> fn(OperatorPageCall<'a>) -> Answer<'a>),
 }
 
 /// A type as the document shows it.
@@ -114,6 +120,11 @@ impl Endpoint {
             waits: false,
             errors: &[],
         }
+    }
+
+    /// Whether it is a page of the dashboard, for people: no part of the published document, and its refusals are pages, too.
+    pub fn is_page(&self) -> bool {
+        self.path == "/dashboard" || self.path.starts_with("/dashboard/")
     }
 
     /// Group and one line.

@@ -6,6 +6,7 @@ mod assets;
 mod body;
 pub mod call;
 pub mod codes;
+mod cookie;
 mod cors;
 mod credential;
 mod crowd;

@@ -29,7 +29,7 @@ use utoipa::{
 
 /// The document as indented JSON.
 pub fn document() -> Result<String> {
-    let mut text = build(route::table()?.endpoints())?.to_pretty_json().map_err(Error::internal)?;
+    let mut text = build(route::table()?.endpoints().filter(|endpoint| !endpoint.is_page()))?.to_pretty_json().map_err(Error::internal)?;
     text.push('\n');
     Ok(text)
 }
@@ -238,7 +238,8 @@ pub(super) fn error_codes(endpoint: &Endpoint) -> BTreeSet<&'static str> {
     let of_key = ["missing_credentials", "invalid_api_key", "rate_limited", "too_many_checks", "tenant_unavailable"];
     let of_user = ["missing_credentials", "invalid_token", "rate_limited"];
     match endpoint.handler {
-        Handler::Open(_) => {}
+        // Pages are no part of the document.
+        Handler::Open(_) | Handler::Session(_) | Handler::Page(..) | Handler::OperatorPage(_) => {}
         Handler::Credentials(_) => names.extend(["rate_limited", "too_many_checks"]),
         Handler::User(_) => names.extend(of_user),
         Handler::Tenant(..) => names.extend(of_key),
@@ -256,7 +257,7 @@ pub(super) fn error_codes(endpoint: &Endpoint) -> BTreeSet<&'static str> {
 fn security(endpoint: &Endpoint) -> Vec<SecurityRequirement> {
     let one = |name: &str| SecurityRequirement::new::<_, [&str; 0], &str>(name, []);
     match endpoint.handler {
-        Handler::Open(_) | Handler::Credentials(_) => Vec::new(),
+        Handler::Open(_) | Handler::Credentials(_) | Handler::Session(_) | Handler::Page(..) | Handler::OperatorPage(_) => Vec::new(),
         Handler::User(_) => vec![one("User")],
         Handler::Tenant(..) => vec![one("ApiKey"), one("Bearer")],
         Handler::TenantOrUser(..) => vec![one("ApiKey"), one("Bearer"), one("User")],

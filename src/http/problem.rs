@@ -120,6 +120,9 @@ pub fn problem_of(error: &Error) -> ProblemParts {
         Error::TenantSuspended => new(codes::TENANT_SUSPENDED, "The operator has suspended this tenant: reading works, chat does not. Ask the operator."),
         Error::SignupClosed => new(codes::SIGNUP_CLOSED, "Sign-up is closed on this server. Ask its operator, or a tenant's admin, for an invitation."),
 
+        Error::CrossSite => new(codes::CROSS_SITE, "A session of the dashboard writes from the dashboard's own pages alone, with their token. Load the page again; programs use an API key."),
+        Error::NoTenantChosen => new(codes::CONFLICT, "This session has chosen no tenant that it belongs to. Choose one at /dashboard/tenants."),
+
         Error::NotFound { what, id } => new(codes::NOT_FOUND, format!("There is no {what} with the id {id:?}.")),
         Error::NoSuchRoute => new(codes::NOT_FOUND, "No route has this path. /openapi.json and /docs list them all; paths have no trailing slash."),
 

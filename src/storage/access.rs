@@ -21,7 +21,7 @@ use crate::{
 use quick_cache::sync::Cache;
 use std::sync::{Arc, atomic::AtomicUsize};
 
-/// A proved API key: one user, one tenant, one role, and so one file. Valid for this request; [`super::Storage::principal_again`] looks again.
+/// A proved API key, or a session in the dashboard: one user, one tenant, one role, and so one file. Valid for this request; [`super::Storage::principal_again`] looks again.
 #[derive(Debug, Clone)]
 pub struct Principal {
     pub(super) key_id: KeyId,
@@ -34,12 +34,14 @@ pub struct Principal {
     pub(super) tenant_name: Arc<str>,
     pub(super) time_zone: Arc<str>,
     pub(super) suspended: bool,
-    /// The key's public id, by which the catalog row is found again.
+    /// The key's public id, by which the catalog row is found again; empty where a user's session acts.
     pub(super) public_id: Arc<str>,
+    /// The dashboard's session through which they act, if there is one.
+    pub(super) session: Option<SessionId>,
 }
 
 impl Principal {
-    /// The key.
+    /// The key; where a user's session acts, its id stands for one.
     pub fn key_id(&self) -> KeyId {
         self.key_id
     }
@@ -168,6 +170,7 @@ fn key_row_take(row: &dyn Row, version: u64, public_id: &str) -> Result<KeyRow> 
         time_zone: row.text(8)?.into(),
         suspended: row.int_opt(9)?.is_some(),
         public_id: public_id.into(),
+        session: None,
     };
     let hash = KeyHash::from_stored(row.text(10)?.to_owned());
     Ok(KeyRow { version, hash_version: version_of(&hash), hash, stands, principal })
@@ -195,9 +198,22 @@ impl Storage {
 
     /// Looks again whether the key still stands, and what it may do now. Cheap: before each hold, and twice a second in open streams.
     pub fn principal_again(&self, who: &Principal) -> Result<Principal> {
+        if let Some(session) = who.session {
+            return self.session_principal(session)?.filter(|now| now.tenant_id == who.tenant_id).ok_or(Error::InvalidToken);
+        }
         let row = self.key_row(&who.public_id)?.ok_or(Error::InvalidApiKey)?;
         let now = self.allowed(&row)?;
         if now.key_id == who.key_id { Ok(now) } else { Err(Error::InvalidApiKey) }
+    }
+
+    /// What a key allows at this moment, for the session that was begun with it.
+    pub(super) fn key_allows(&self, public_id: &str) -> Result<Option<Principal>> {
+        let Some(row) = self.key_row(public_id)? else { return Ok(None) };
+        match self.allowed(&row) {
+            Ok(who) => Ok(Some(who)),
+            Err(Error::InvalidApiKey) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// What a key's row allows at this moment.

@@ -80,6 +80,14 @@ pub(super) fn membership(tx: &mut dyn Tx, tenant: TenantId, user: UserId) -> Res
 /// revoked or its member demoted.
 pub(super) fn standing(tx: &mut dyn Tx, who: &Principal, now: Time) -> Result<Role> {
     let member = membership(tx, who.tenant_id, who.user_id)?.ok_or(Error::InvalidApiKey)?;
+    if let Some(session) = who.session {
+        let sql = "SELECT 1 FROM sessions WHERE id = ?1 AND tenant_id = ?2 AND expires_at > ?3";
+        let params = [Param::Text(&session.to_string()), Param::Text(&who.tenant_id.to_string()), Param::Int(now.ms())];
+        tx.first(sql, &params, |_| Ok(()))?.ok_or(Error::InvalidToken)?;
+        if who.public_id.is_empty() {
+            return Ok(member);
+        }
+    }
     let tenant = who.tenant_id.to_string();
     let sql =
         "SELECT role FROM api_keys WHERE tenant_id = ?1 AND id = ?2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?3)";

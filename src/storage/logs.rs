@@ -28,6 +28,8 @@ const COLUMNS: &str = "id, turn_id, step, created_at, key_id, user_id, config_id
 pub struct LogFilter {
     /// The HTTP status.
     pub status: Option<u16>,
+    /// What failed or was refused alone.
+    pub failed: bool,
     /// The error's code.
     pub code: Option<String>,
     /// What happened.
@@ -53,6 +55,22 @@ pub struct LogFilter {
     /// Before this instant.
     pub until: Option<Time>,
 }
+
+/// How answers went over a time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Rows of the log.
+    pub rows: u64,
+    /// Those of them that failed or were refused.
+    pub failed: u64,
+    /// Of steps that were answered: half, and all but one in twenty and in a hundred, took at most so many milliseconds.
+    pub latency_ms: Option<[u64; 3]>,
+    /// The same until the vendor's first output.
+    pub first_token_ms: Option<[u64; 3]>,
+}
+
+/// The parts of a hundred that [`Pace`] tells of.
+const PERCENTILES: [i64; 3] = [50, 95, 99];
 
 /// What usage is summed up by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +128,7 @@ impl TenantStore {
         self.read(move |tx| {
             let mut select = Select::new(&format!("SELECT {COLUMNS} FROM logs WHERE tenant_id = ?1"));
             select.and_some("status = ?", filter.status.map(i64::from));
+            select.and_some("status >= ?", filter.failed.then_some(400_i64));
             select.and_some("code = ?", filter.code.as_deref());
             select.and_some("event = ?", filter.event.map(LogEvent::name));
             select.and_some("key_id = ?", filter.key_id.map(|id| id.to_string()));
@@ -131,6 +150,23 @@ impl TenantStore {
     pub async fn log_get(&self, id: LogId) -> Result<LogRow> {
         let sql = format!("SELECT {COLUMNS} FROM logs WHERE tenant_id = ?1 AND id = ?2");
         self.read(move |tx| tx.first(&sql, &[Param::Text(&id.to_string())], log_take)?.ok_or_else(|| Error::not_found("log row", id))).await
+    }
+
+    /// How answers went from one instant on until before another.
+    pub async fn pace(&self, since: Time, until: Time) -> Result<Pace> {
+        self.read(move |tx| {
+            let span = [Param::Int(since.ms()), Param::Int(until.ms())];
+            let counts = "SELECT COUNT(*), COUNT(CASE WHEN status >= 400 THEN 1 END) FROM logs \
+                          WHERE tenant_id = ?1 AND created_at >= ?2 AND created_at < ?3";
+            let (rows, failed) = tx.first(counts, &span, |row| Ok((rows::number(row, 0)?, rows::number(row, 1)?)))?.unwrap_or_default();
+            Ok(Pace {
+                rows,
+                failed,
+                latency_ms: percentiles(tx, "latency_ms", span)?,
+                first_token_ms: percentiles(tx, "time_to_first_token_ms", span)?,
+            })
+        })
+        .await
     }
 
     /// Turns, tokens and cost, summed up. Refused requests count as errors only. When there are more rows than asked for, `has_more` says so.
@@ -187,6 +223,24 @@ pub(super) fn log_append(tx: &mut TenantTx<'_>, log: &LogRow) -> Result<()> {
     let params = values.each_ref().map(Value::param);
     tx.execute(&INSERT, &params)?;
     Ok(())
+}
+
+/// The values of a column of answered steps at [`PERCENTILES`] (nearest rank); none without a row.
+fn percentiles(tx: &mut TenantTx<'_>, column: &str, [since, until]: [Param<'_>; 2]) -> Result<Option<[u64; 3]>> {
+    let steps = format!(
+        "FROM logs WHERE tenant_id = ?1 AND created_at >= ?2 AND created_at < ?3 AND event = 'step' AND status < 400 AND {column} IS NOT NULL"
+    );
+    let count = tx.first(&format!("SELECT COUNT(*) {steps}"), &[since, until], |row| row.int(0))?.unwrap_or_default();
+    if count == 0 {
+        return Ok(None);
+    }
+    let mut values = [0; 3];
+    for (value, percent) in values.iter_mut().zip(PERCENTILES) {
+        let rank = ((count * percent + 99) / 100 - 1).max(0);
+        let sql = format!("SELECT {column} {steps} ORDER BY {column} LIMIT 1 OFFSET ?4");
+        *value = tx.first(&sql, &[since, until, Param::Int(rank)], |row| rows::number(row, 0))?.unwrap_or_default();
+    }
+    Ok(Some(values))
 }
 
 fn log_take(row: &dyn Row) -> Result<LogRow> {

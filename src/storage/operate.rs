@@ -117,7 +117,9 @@ impl Storage {
     pub(super) async fn accounts_tidy(&self) -> Result<()> {
         let (now, limits) = (self.inner.clock.now(), self.inner.limits.clone());
         self.catalog_write(move |tx| {
-            tx.execute("DELETE FROM user_tokens WHERE expires_at <= ?1", &[Param::Int(now.ms())])?;
+            for table in ["user_tokens", "sessions", "sign_in_links"] {
+                tx.execute(&format!("DELETE FROM {table} WHERE expires_at <= ?1"), &[Param::Int(now.ms())])?;
+            }
             tx.execute("DELETE FROM invitations WHERE created_at <= ?1", &[Param::Int(now.minus(limits.invitation_ms).ms())])?;
             let unproved = "DELETE FROM users WHERE verified_at IS NULL AND password_hash IS NULL AND disabled_at IS NULL AND created_at <= ?1 \
                             AND NOT EXISTS (SELECT 1 FROM user_tokens t WHERE t.user_id = users.id) \

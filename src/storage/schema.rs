@@ -44,7 +44,36 @@ CREATE TRIGGER audit_append_only_delete BEFORE DELETE ON audit
     WHEN old.tenant_id = '' OR EXISTS (SELECT 1 FROM tenants t WHERE t.id = old.tenant_id AND t.state = 'active')
     BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
 ",
+    SESSIONS,
 ];
+
+/// Sessions of the dashboard and links to begin one.
+const SESSIONS: &str = "
+CREATE TABLE sessions (
+    id         TEXT PRIMARY KEY,
+    hash       TEXT NOT NULL UNIQUE,
+    user_id    TEXT REFERENCES users (id) ON DELETE CASCADE,
+    key_id     TEXT REFERENCES api_keys (id) ON DELETE CASCADE,
+    tenant_id  TEXT REFERENCES tenants (id) ON DELETE SET NULL,
+    operator   TEXT,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    ends_at    INTEGER NOT NULL,
+    CHECK ((user_id IS NULL) = (operator IS NOT NULL))
+) STRICT;
+CREATE INDEX sessions_by_user ON sessions (user_id);
+CREATE INDEX sessions_by_key ON sessions (key_id);
+CREATE INDEX sessions_by_tenant ON sessions (tenant_id);
+
+CREATE TABLE sign_in_links (
+    hash       TEXT PRIMARY KEY,
+    user_id    TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX sign_in_links_by_user ON sign_in_links (user_id);
+";
+
 /// From version 1 to 2, from 2 to 3, and so on.
 const TENANT_STEPS: &[&str] = &[
     // The audit log.

@@ -53,7 +53,8 @@ pub struct Author {
 
 impl From<&Principal> for Author {
     fn from(who: &Principal) -> Self {
-        Self { user: who.user_id, key: Some(who.key_id) }
+        // A session of the user's own shows no key.
+        Self { user: who.user_id, key: (!who.public_id.is_empty()).then_some(who.key_id) }
     }
 }
 

@@ -87,6 +87,12 @@ impl Storage {
     /// Signs in. [`Error::InvalidLogin`] for a wrong password as for an unknown address; [`Error::EmailNotVerified`] only to who knows the
     /// password.
     pub async fn user_login(&self, email: &str, password: &Password) -> Result<AccessToken> {
+        let account = self.account_proved(email, password).await?;
+        self.token_issue(account, self.inner.limits.user_token_ms).await
+    }
+
+    /// The account of an address and its password.
+    pub(super) async fn account_proved(&self, email: &str, password: &Password) -> Result<Account> {
         let email = mail::address(email, "/email")?;
         let now = self.inner.clock.now();
         let found = self
@@ -102,10 +108,11 @@ impl Storage {
         let right = self.password_proves(hash.map(PasswordHash::from_stored), password).await?;
         match account {
             Some(account) if right && !account.disabled => {
-                if !account.verified {
-                    return Err(Error::EmailNotVerified);
+                if account.verified {
+                    Ok(account)
+                } else {
+                    Err(Error::EmailNotVerified)
                 }
-                self.token_issue(account, self.inner.limits.user_token_ms).await
             }
             _ => Err(Error::InvalidLogin),
         }
@@ -283,9 +290,11 @@ fn tokens_trim(tx: &mut dyn Tx, user: UserId, kind: &str, max: usize, now: Time)
     Ok(())
 }
 
-/// Ends every token of a user, of every kind.
+/// Ends every token of a user, of every kind, and every session.
 pub(super) fn tokens_end(tx: &mut dyn Tx, user: UserId) -> Result<()> {
-    tx.execute("DELETE FROM user_tokens WHERE user_id = ?1", &[Param::Text(&user.to_string())])?;
+    for table in ["user_tokens", "sessions", "sign_in_links"] {
+        tx.execute(&format!("DELETE FROM {table} WHERE user_id = ?1"), &[Param::Text(&user.to_string())])?;
+    }
     Ok(())
 }
 

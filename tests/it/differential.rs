@@ -103,6 +103,7 @@ fn credential<'a>(endpoint: &Endpoint, key: &'a str, token: &'a str) -> Option<&
         Handler::Tenant(..) | Handler::TenantOrUser(..) => Some(key),
         Handler::User(_) => Some(token),
         Handler::Open(_) | Handler::Credentials(_) | Handler::Operator(_) | Handler::Ops(_) => None,
+        Handler::Session(_) | Handler::Page(..) | Handler::OperatorPage(_) => unreachable!("a page"),
     }
 }
 

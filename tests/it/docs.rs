@@ -39,6 +39,7 @@ fn every_link_of_the_pages_leads_to_a_file() {
         "CHANGELOG.md",
         "docs/ARCHITECTURE.md",
         "docs/configuration.md",
+        "docs/dashboard.md",
         "docs/errors.md",
         "docs/money.md",
         "docs/operations.md",

@@ -25,6 +25,7 @@ mod cli; // the command line as the real binary, beside a running server
 mod compact; // histories that outgrow the window, summarised
 mod conversations; // memory: variables, truncation, open calls, lists
 mod crash; // kill -9 in the middle of a turn
+mod dashboard; // the dashboard without a browser: sessions, forms, pages
 mod differential; // whatever names another tenant is answered as if it named nobody
 mod docs; // what the documents show, run and compared
 mod edges; // odd answers, odd words, limits that are reached

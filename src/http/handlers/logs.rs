@@ -51,6 +51,7 @@ fn filter(request: &Request) -> Result<LogFilter> {
     };
     Ok(LogFilter {
         status: request.query_as("status", "an HTTP status such as 200")?,
+        failed: false,
         code: text("code"),
         event,
         key_id: request.query_as("key_id", "a key's id")?,

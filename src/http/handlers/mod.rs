@@ -5,6 +5,7 @@ mod auth;
 mod chat;
 mod configs;
 mod conversations;
+mod dashboard;
 mod health;
 mod keys;
 mod logs;
@@ -15,6 +16,8 @@ mod pages;
 mod tenants;
 mod usage;
 mod wallet;
+
+pub(super) use dashboard::refusal_page;
 
 use super::endpoint::Endpoint;
 
@@ -36,6 +39,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         operator::endpoints(),
         health::endpoints(),
         pages::endpoints(),
+        dashboard::endpoints(),
     ];
     resources.into_iter().flatten().collect()
 }

@@ -47,6 +47,7 @@ fn principal(role: Role, user_id: UserId) -> Principal {
         time_zone: "UTC".into(),
         suspended: false,
         public_id: "x".into(),
+        session: None,
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn erase(copy: &Path, tenant: TenantId, busy: Duration) -> Result<()>
         .told(&health)?;
     // The tenant's row first: as long as it says that the tenant lives, its audit log stays.
     conn.execute("DELETE FROM tenants WHERE id = ?1", [tenant.to_string()]).told(&health)?;
-    for table in ["api_keys", "invitations", "memberships", "model_breaches", "audit"] {
+    for table in ["sessions", "api_keys", "invitations", "memberships", "model_breaches", "audit"] {
         // A set may be older than a table.
         if !conn.table_exists(None, table).told(&health)? {
             continue;

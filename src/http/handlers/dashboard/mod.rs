@@ -1,0 +1,120 @@
+//! The dashboard's pages: each asks storage as the API's handlers do, and hands what it got to a template. Forms are sent by POST and answered
+//! by another page's address, so that a reload sends nothing twice.
+
+mod gate;
+mod overview;
+mod session;
+
+use crate::{
+    app::App,
+    dashboard::{Frame, Place, Said, refusal},
+    error::{Error, FieldError, Result},
+    http::{
+        call::{PageCall, Reply, SessionCall},
+        cookie,
+        endpoint::Endpoint,
+        problem::problem_of,
+    },
+    ids::RequestId,
+    model::MeTenant,
+    storage::{Session, Visitor},
+};
+use hyper::http::request::Parts;
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    [gate::endpoints(), session::endpoints(), overview::endpoints()].into_iter().flatten().collect()
+}
+
+/// A refusal as people see it: who is not signed in goes to sign in, who has chosen no tenant to choose one, all others get a page, or the
+/// part of one that a script asked for.
+pub(in crate::http) fn refusal_page(app: &App, head: &Parts, id: RequestId, error: &Error) -> Reply {
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let fragment = header("hx-request") == Some("true");
+    let go = |to: String| if fragment { Reply::html(200, "").with_header("hx-redirect", to) } else { Reply::see_other(to) };
+    match error {
+        Error::MissingCredentials | Error::InvalidToken | Error::InvalidApiKey => {
+            let wanted = head.uri.path_and_query().map(hyper::http::uri::PathAndQuery::as_str);
+            let next = wanted.filter(|path| cookie::is_read(&head.method) && *path != "/dashboard" && !fragment);
+            let reply =
+                go(next.map_or_else(|| "/dashboard/sign-in".to_owned(), |path| format!("/dashboard/sign-in?next={}", encoded(path))));
+            match error {
+                Error::MissingCredentials => reply,
+                _ => reply.with(cookie::taken(&app.config)),
+            }
+        }
+        Error::NoTenantChosen => go("/dashboard/tenants".to_owned()),
+        error => {
+            let parts = problem_of(error);
+            let shown = refusal::Refusal {
+                status: parts.status(),
+                title: parts.code.title.to_owned(),
+                detail: parts.detail,
+                request_id: id.to_string(),
+            };
+            let page = if fragment { refusal::part(&shown) } else { refusal::page(&shown) };
+            Reply::html(shown.status, page)
+        }
+    }
+}
+
+/// A path as it stands in a query.
+fn encoded(path: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte);
+    path.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// What stands around a tenant's page.
+async fn frame(call: &PageCall<'_>, place: Place) -> Result<Frame> {
+    let tenant = Some((call.who.tenant_id(), call.who.tenant_name().to_owned(), call.who.role()));
+    let said = call.request.query("said").and_then(Said::named);
+    Ok(Frame { tenant, said, ..frame_of(call.app, &call.session, place).await? })
+}
+
+/// What stands around the page of someone signed in.
+async fn frame_of(app: &App, session: &Session, place: Place) -> Result<Frame> {
+    let (who, is_user) = match session.visitor() {
+        Visitor::User { email, .. } => (email.clone(), true),
+        Visitor::Key(who) => (format!("key, {}", who.role().name()), false),
+        Visitor::Operator(_) => ("operator".to_owned(), false),
+    };
+    Ok(Frame {
+        place,
+        who,
+        is_user,
+        tenant: None,
+        tenants: tenants_of(app, session).await?,
+        form_token: session.form_token().to_owned(),
+        said: None,
+        scripts: &[],
+    })
+}
+
+/// The tenants that the session's user belongs to.
+async fn tenants_of(app: &App, session: &Session) -> Result<Vec<MeTenant>> {
+    match session.user() {
+        Some(user) => Ok(app.storage.user_me(user).await?.tenants),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// What a page can show beside its form; anything else is the door's to show.
+fn told(error: Error) -> Result<(Vec<FieldError>, u16)> {
+    match error {
+        Error::ValidationFailed { errors } => Ok((errors, 422)),
+        Error::Conflict { .. }
+        | Error::ConfigNameTaken { .. }
+        | Error::LastOwner
+        | Error::InsufficientRole { .. }
+        | Error::KeyIsCapped
+        | Error::SandboxUnavailable => {
+            let parts = problem_of(&error);
+            Ok((vec![FieldError { pointer: String::new(), message: parts.detail.clone() }], parts.status()))
+        }
+        error => Err(error),
+    }
+}
+
+/// Reads `said` for pages that stand without a tenant.
+fn said(call: &SessionCall<'_>) -> Option<Said> {
+    call.request.query("said").and_then(Said::named)
+}
