@@ -117,19 +117,32 @@ pub enum Denied {
     },
 }
 
+/// The bound of a call with its full output limit, whoever can pay for it; none where it does not fit into an amount, and so into no purse.
+pub fn grant_full(row: &CardRow, wish: Wish) -> Option<Grant> {
+    let wanted = wanted_of(row, wish);
+    let amount = row.cost_max(input_of(row, wish), wish.cache_writes, u64::from(wanted))?;
+    Some(Grant { amount, output_tokens: wanted })
+}
+
+fn input_of(row: &CardRow, wish: Wish) -> u64 {
+    row.input_cap.map_or(wish.input_tokens_max, |cap| wish.input_tokens_max.min(cap))
+}
+
+fn wanted_of(row: &CardRow, wish: Wish) -> u32 {
+    wish.output_tokens.min(row.output_limit).max(1)
+}
+
 /// Bounds a call: the full output limit if the money pays for it, else the largest useful one, else nothing.
 ///
 /// `free` is what may be held now, `whole` what could be if nothing were held.
 pub fn grant(row: &CardRow, wish: Wish, free: Money, whole: Money) -> Result<Grant, Denied> {
-    let input = row.input_cap.map_or(wish.input_tokens_max, |cap| wish.input_tokens_max.min(cap));
-    let wanted = wish.output_tokens.min(row.output_limit).max(1);
+    if let Some(full) = grant_full(row, wish).filter(|full| full.amount <= free) {
+        return Ok(full);
+    }
+    let (input, wanted) = (input_of(row, wish), wanted_of(row, wish));
     // Useful is what the card says, above any thinking budget, but never more than was asked for.
     let useful = row.output_min.max(wish.output_above.saturating_add(1)).min(wanted);
-    // A bound that does not fit into an amount is above any purse, even the fullest.
     let bound = |output: u32| row.cost_max(input, wish.cache_writes, u64::from(output));
-    if let Some(amount) = bound(wanted).filter(|full| *full <= free) {
-        return Ok(Grant { amount, output_tokens: wanted });
-    }
     let affordable =
         row.output_affordable(free, input, wish.cache_writes).map_or(0, |tokens| u32::try_from(tokens).unwrap_or(u32::MAX)).min(wanted);
     if let Some(amount) = bound(affordable).filter(|amount| affordable >= useful && *amount <= free) {

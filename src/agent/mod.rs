@@ -23,6 +23,7 @@ use crate::{
     ids::*,
     metrics::Metrics,
     model::{ChatInput, OnBusy, TurnOutcome},
+    money::Money,
     provider::client::Client,
     rates::RateCard,
     storage::{Admission, Claim, OpenTurn, Opened, Principal, Storage, Stored, TenantStore, TurnAsk},
@@ -105,6 +106,8 @@ pub struct Reading {
     pub turn: TurnId,
     /// Whether the answer was given before.
     pub replayed: bool,
+    /// What the tenant had left when the turn's money was set aside, where that was before its first event.
+    pub available: Option<Money>,
 }
 
 /// A turn that is open, and what its driver takes over.
@@ -211,6 +214,7 @@ impl Agent {
                     (Some(draft), Some(hold)) => Some(draft.held(hold, self.provider(&open.config.model_config.provider)?)),
                     _ => None,
                 };
+                let available = first.as_ref().map(|first| first.hold.available());
                 let turn = open.turn;
                 let guard = running.turn_begin(tenant, turn);
                 let (feed, cancel) = (Arc::clone(&guard.entry.feed), guard.entry.cancel.clone());
@@ -226,7 +230,7 @@ impl Agent {
                     cancel,
                 };
                 let guards = drive::Guards { turn: guard, slot, claim: claim_guard, conversation: conversation_guard };
-                Ok((Reading { follower, turn, replayed: false }, Some((Box::new(drive), first, guards))))
+                Ok((Reading { follower, turn, replayed: false, available }, Some((Box::new(drive), first, guards))))
             }
         }
     }
@@ -362,5 +366,5 @@ fn replayed(stored: Stored) -> Reading {
         }
         TurnOutcome::Failed(failure) => events.push(Event::Failed(failure.into())),
     }
-    Reading { follower: Follower::new(Feed::replayed(events)), turn, replayed: true }
+    Reading { follower: Follower::new(Feed::replayed(events)), turn, replayed: true, available: None }
 }

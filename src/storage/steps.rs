@@ -233,22 +233,23 @@ fn turn_end(tx: &mut TenantTx<'_>, step: &Step, end: &StepEnd, balance: Money, n
 
 fn conversation_extend(tx: &mut TenantTx<'_>, step: &Step, kept: &Kept, now: Time) -> Result<()> {
     let conversation = step.conversation.to_string();
-    let before = tx
-        .first("SELECT message_count FROM conversations WHERE tenant_id = ?1 AND id = ?2", &[Param::Text(&conversation)], |row| row.int(0))?
-        .ok_or_else(|| Error::not_found("conversation", step.conversation))?;
-    messages_write(tx, &conversation, step.turn, before, &kept.messages, now)?;
-    let seq = before.saturating_add(i64::try_from(kept.messages.len()).map_err(Error::internal)?);
+    let count = i64::try_from(kept.messages.len()).map_err(Error::internal)?;
     let open_calls = if kept.open_calls.is_empty() { None } else { Some(rows::json_text(&kept.open_calls)?) };
-    tx.execute(
-        "UPDATE conversations SET message_count = ?3, open_calls = ?4, template_vars = ?5, updated_at = ?6 WHERE tenant_id = ?1 AND id = ?2",
-        &[
-            Param::Text(&conversation),
-            Param::Int(seq),
-            Param::text_opt(open_calls.as_deref()),
-            Param::Text(&rows::json_text(&kept.template_vars)?),
-            Param::Int(now.ms()),
-        ],
-    )?;
+    let newest = tx
+        .first(
+            "UPDATE conversations SET message_count = message_count + ?3, open_calls = ?4, template_vars = ?5, updated_at = ?6
+             WHERE tenant_id = ?1 AND id = ?2 RETURNING message_count",
+            &[
+                Param::Text(&conversation),
+                Param::Int(count),
+                Param::text_opt(open_calls.as_deref()),
+                Param::Text(&rows::json_text(&kept.template_vars)?),
+                Param::Int(now.ms()),
+            ],
+            |row| row.int(0),
+        )?
+        .ok_or_else(|| Error::not_found("conversation", step.conversation))?;
+    messages_write(tx, &conversation, step.turn, newest - count, &kept.messages, now)?;
     if let Some(metadata) = &kept.metadata {
         tx.execute(
             "UPDATE conversations SET metadata = ?3 WHERE tenant_id = ?1 AND id = ?2",

@@ -14,7 +14,7 @@ use crate::{
     model::{EntryKind, LedgerEntry, ModelRef, Rates, Usage, Wallet},
     money::Money,
     rates::CardRow,
-    wallet::{self, Denied, Held, Purse, Wish},
+    wallet::{self, Denied, Grant, Held, Purse, Wish},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -39,6 +39,7 @@ pub(super) struct HoldSlip {
     pub(super) row: Arc<CardRow>,
     pub(super) amount: Money,
     pub(super) output_tokens: u32,
+    pub(super) available: Money,
 }
 
 impl crate::wallet::Sealed for Hold {}
@@ -53,6 +54,11 @@ impl Hold {
     /// The output limit to send, in tokens.
     pub fn output_tokens(&self) -> u32 {
         self.slip.output_tokens
+    }
+
+    /// What the tenant had left for other calls when this one's money was set aside.
+    pub fn available(&self) -> Money {
+        self.slip.available
     }
 
     /// The rates the call is charged at.
@@ -190,31 +196,10 @@ fn key_settle(tx: &mut TenantTx<'_>, key: KeyId, held: Money, charge: Money) -> 
 /// Bounds the call, sets the money aside and writes the hold's row.
 pub(super) fn hold_make(tx: &mut TenantTx<'_>, ask: &HoldAsk, boot: BootId, now: Time) -> Result<HoldSlip> {
     crate::failpoint::hit("before-hold");
-    let purse = purse_for(tx, ask)?;
-    let (mut free, mut whole) = (purse.available(), purse.balance());
-    let mut key_is_the_bound = false;
-    if let Some(limit) = ask.spend_limit {
-        let (spent, held) = key_purse(tx, ask.key)?;
-        let left = limit.checked_sub(spent).unwrap_or_default().max(Money::ZERO);
-        let left_free = left.checked_sub(held).unwrap_or_default().max(Money::ZERO);
-        key_is_the_bound = left < whole;
-        (free, whole) = (free.min(left_free), whole.min(left));
-    }
-    let grant = wallet::grant(&ask.row, ask.wish, free, whole).map_err(|denied| match denied {
-        Denied::Insufficient { .. } if key_is_the_bound => {
-            let limit = ask.spend_limit.unwrap_or_default();
-            Error::KeySpendLimit { limit, spent: limit.checked_sub(whole).unwrap_or_default() }
-        }
-        Denied::Insufficient { required } => Error::InsufficientCredit { required, available: purse.available() },
-        Denied::Reserved { required } => Error::CreditReserved { required, available: free, retry_after: Duration::from_secs(1) },
-    })?;
-    let changed = tx.execute(
-        "UPDATE wallet SET held = held + ?2 WHERE tenant_id = ?1 AND settled + held + ?2 <= deposited",
-        &[Param::Int(grant.amount.nanos())],
-    )?;
-    if changed != 1 {
-        return Err(Error::internal("a granted hold does not fit the wallet"));
-    }
+    let (grant, purse) = match full_take(tx, ask)? {
+        Some(taken) => taken,
+        None => fitting_take(tx, ask)?,
+    };
     key_move(tx, ask.key, Money::ZERO, grant.amount)?;
     let id = HoldId::new();
     tx.execute(
@@ -240,7 +225,55 @@ pub(super) fn hold_make(tx: &mut TenantTx<'_>, ask: &HoldAsk, boot: BootId, now:
         row: Arc::clone(&ask.row),
         amount: grant.amount,
         output_tokens: grant.output_tokens,
+        available: purse.available(),
     })
+}
+
+/// Takes the call's full bound out of the wallet, where nothing speaks against it: one statement for nearly every call. With the wallet as it
+/// is then.
+fn full_take(tx: &mut TenantTx<'_>, ask: &HoldAsk) -> Result<Option<(Grant, Purse)>> {
+    // What a key has left of its own limit has to be looked up first.
+    let Some(grant) = wallet::grant_full(&ask.row, ask.wish).filter(|_| ask.spend_limit.is_none()) else { return Ok(None) };
+    let purse = tx.first(
+        "UPDATE wallet SET held = held + ?2
+         WHERE tenant_id = ?1 AND settled + held + ?2 <= deposited
+           AND NOT EXISTS (SELECT 1 FROM closed_models WHERE tenant_id = ?1 AND provider = ?3 AND model = ?4)
+         RETURNING deposited, settled, held",
+        &[Param::Int(grant.amount.nanos()), Param::Text(&ask.model.provider), Param::Text(&ask.model.model)],
+        |row| Ok(Purse { deposited: money(row, 0)?, settled: money(row, 1)?, held: money(row, 2)? }),
+    )?;
+    Ok(purse.map(|purse| (grant, purse)))
+}
+
+/// Takes what the money at hand allows for, or says why it allows for nothing.
+fn fitting_take(tx: &mut TenantTx<'_>, ask: &HoldAsk) -> Result<(Grant, Purse)> {
+    let purse = purse_for(tx, ask)?;
+    let (mut free, mut whole) = (purse.available(), purse.balance());
+    let mut key_is_the_bound = false;
+    if let Some(limit) = ask.spend_limit {
+        let (spent, held) = key_purse(tx, ask.key)?;
+        let left = limit.checked_sub(spent).unwrap_or_default().max(Money::ZERO);
+        let left_free = left.checked_sub(held).unwrap_or_default().max(Money::ZERO);
+        key_is_the_bound = left < whole;
+        (free, whole) = (free.min(left_free), whole.min(left));
+    }
+    let grant = wallet::grant(&ask.row, ask.wish, free, whole).map_err(|denied| match denied {
+        Denied::Insufficient { .. } if key_is_the_bound => {
+            let limit = ask.spend_limit.unwrap_or_default();
+            Error::KeySpendLimit { limit, spent: limit.checked_sub(whole).unwrap_or_default() }
+        }
+        Denied::Insufficient { required } => Error::InsufficientCredit { required, available: purse.available() },
+        Denied::Reserved { required } => Error::CreditReserved { required, available: free, retry_after: Duration::from_secs(1) },
+    })?;
+    let after = purse.hold(grant.amount).map_err(|_| Error::internal("a granted hold does not fit the wallet"))?;
+    let changed = tx.execute(
+        "UPDATE wallet SET held = held + ?2 WHERE tenant_id = ?1 AND settled + held + ?2 <= deposited",
+        &[Param::Int(grant.amount.nanos())],
+    )?;
+    if changed != 1 {
+        return Err(Error::internal("a granted hold does not fit the wallet"));
+    }
+    Ok((grant, after))
 }
 
 /// The wallet, for a call of this model. A model whose vendor broke the bound is closed until its row on the rate card changes.

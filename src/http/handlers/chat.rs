@@ -129,7 +129,7 @@ async fn chat(call: &TenantCall<'_>) -> Result<Reply> {
             arrived: request.arrived,
         })
         .await?;
-    let Reading { mut follower, turn, replayed } = reading;
+    let Reading { mut follower, turn, replayed, available } = reading;
     let reply = if stream {
         // Before the first event an error is a plain problem with its status.
         let first = follower.next().await.ok_or_else(|| Error::internal("a turn without an event"))?;
@@ -137,7 +137,7 @@ async fn chat(call: &TenantCall<'_>) -> Result<Reply> {
             return Err(error);
         }
         let events = watched(call, Some(first), follower, request.id);
-        with_credit(call, Reply::Events { events, headers: Vec::new() }, None).await
+        with_credit(call, Reply::Events { events, headers: Vec::new() }, available).await
     } else {
         plain(call, &follower).await?
     };
