@@ -284,6 +284,8 @@ limits! {
     tenant_bytes_max: count = 0;
     /// Tenants exported at once.
     exports_max: count = 4;
+    /// Tenants whose writes are committed at once; the others wait for their turn.
+    writers_max: count = 16;
     /// Threads for storage and hashing.
     blocking_threads_max: count = 64;
     /// How long SQLite waits for another process's lock.

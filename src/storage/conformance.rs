@@ -79,7 +79,7 @@ impl<F: FnMut(&mut dyn Tx) -> Result<()> + Send> Job for Reporting<F> {
 pub(super) fn write(engine: &dyn Engine, place: Place, work: impl FnMut(&mut dyn Tx) -> Result<()> + Send + 'static) -> Result<()> {
     let (report, outcome) = mpsc::channel();
     if engine.enqueue(place, Box::new(Reporting { id: 0, work, report })) == Turnout::Drain {
-        engine.drain(place);
+        engine.drain_all(place);
     }
     outcome.recv_timeout(Duration::from_secs(20)).unwrap().1
 }
@@ -94,7 +94,7 @@ pub(super) fn write_together(engine: &dyn Engine, place: Place, pieces: Vec<Piec
         drain |= engine.enqueue(place, Box::new(Reporting { id, work, report: report.clone() })) == Turnout::Drain;
     }
     assert!(drain, "the first to come is told to drain");
-    engine.drain(place);
+    engine.drain_all(place);
     let mut outcomes: Vec<Outcome> = (0..count).map(|_| outcome.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
     outcomes.sort_by_key(|(id, _)| *id);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
@@ -281,7 +281,7 @@ fn many_threads_write_and_none_is_lost() {
                         == Turnout::Drain
                     {
                         commits.fetch_add(1, Ordering::Relaxed);
-                        engine.drain(Place::Tenant(tenant));
+                        engine.drain_all(Place::Tenant(tenant));
                     }
                     // Whoever took it along, it is answered, and then it can be read.
                     assert_eq!(outcome.recv_timeout(Duration::from_secs(20)).unwrap().1, Ok(()));

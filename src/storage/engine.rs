@@ -147,9 +147,14 @@ pub(super) trait Engine: Send + Sync + 'static {
     /// Puts a write into the place's bounded queue. When it is full the job is done with [`crate::error::Error::Overloaded`]. Cheap.
     fn enqueue(&self, place: Place, job: Box<dyn Job>) -> Turnout;
 
-    /// Takes all that waits in the place's queue, runs it as one transaction with a savepoint a job, commits durably, answers; until the
-    /// queue is empty.
-    fn drain(&self, place: Place);
+    /// Takes what waits in the place's queue, runs it as one transaction with a savepoint a job, commits durably, answers. Says whether more
+    /// came meanwhile.
+    fn drain(&self, place: Place) -> Turnout;
+
+    /// The same until the queue is empty.
+    fn drain_all(&self, place: Place) {
+        while self.drain(place) == Turnout::Drain {}
+    }
 
     /// Opens a tenant's database and keeps it open.
     fn lease(&self, tenant: TenantId) -> Result<Lease>;

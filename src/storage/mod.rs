@@ -41,6 +41,7 @@ mod turns;
 mod users;
 mod vitals;
 mod wallet;
+mod writers;
 
 pub use access::{Operator, Principal, SignedIn};
 pub use audit::Audit;
@@ -75,6 +76,7 @@ use std::{
     time::Duration,
 };
 use tenant::TenantTx;
+use writers::Writers;
 
 /// Whether this process is the server of the data directory, or a command beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +96,7 @@ pub struct Storage {
 struct Inner {
     engine: Arc<dyn Engine>,
     sealing: Arc<sealing::Sealing>,
+    writers: Arc<Writers>,
     access: access::Access,
     exports: Arc<exports::Exports>,
     refusals: logs::Refusals,
@@ -128,11 +131,13 @@ impl Storage {
             Ok(())
         };
         let engine: Arc<dyn Engine> = Arc::new(sqlite::Sqlite::open(dir, mode, limits, boot, Box::new(opening))?);
-        let sealing = Arc::new(sealing::Sealing::open(&engine, mode, key)?);
+        let writers = Writers::new(limits.writers_max);
+        let sealing = Arc::new(sealing::Sealing::open(&engine, &writers, mode, key)?);
         Ok(Self {
             inner: Arc::new(Inner {
                 engine,
                 sealing,
+                writers,
                 access: access::Access::new(limits)?,
                 exports: Arc::default(),
                 refusals: logs::Refusals::default(),
@@ -206,6 +211,7 @@ impl Storage {
             tenant,
             engine: Arc::clone(engine),
             sealing: Arc::clone(&self.inner.sealing),
+            writers: Arc::clone(&self.inner.writers),
             boot: self.inner.boot,
             clock: self.inner.clock,
             limits: Arc::clone(&self.inner.limits),
@@ -273,7 +279,7 @@ impl Storage {
 
     /// Writes to the catalog; answers after the commit. The work may run more than once.
     async fn catalog_write<T: Send + 'static>(&self, work: impl FnMut(&mut dyn Tx) -> Result<T> + Send + 'static) -> Result<T> {
-        write(&self.inner.engine, Place::Catalog, work).await
+        write(&self.inner.engine, &self.inner.writers, Place::Catalog, work).await
     }
 }
 
@@ -304,15 +310,14 @@ async fn read<T: Send + 'static>(
 /// Writing work at a place, from async code; it shares its commit with what else waits there.
 async fn write<T: Send + 'static>(
     engine: &Arc<dyn Engine>,
+    writers: &Arc<Writers>,
     place: Place,
     work: impl FnMut(&mut dyn Tx) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (answer, outcome) = tokio::sync::oneshot::channel();
     let job = Pending { work, value: None, answer };
     if engine.enqueue(place, Box::new(job)) == Turnout::Drain {
-        let engine = Arc::clone(engine);
-        // Not awaited: the answer comes through the job, and a dropped caller must not stop the commit of others.
-        drop(tokio::task::spawn_blocking(move || engine.drain(place)));
+        writers.work(engine, place);
     }
     outcome.await.map_err(|_| Error::internal("a write was dropped without an answer"))?
 }

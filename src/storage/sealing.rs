@@ -4,6 +4,7 @@
 use super::{
     Mode, Operator, Storage, TenantStore,
     engine::{Engine, Param, Place, Tx, TxExt},
+    writers::Writers,
 };
 use crate::{
     clock::Clock,
@@ -19,6 +20,7 @@ use std::sync::{
 /// The vault of a data directory.
 pub(super) struct Sealing {
     engine: Arc<dyn Engine>,
+    writers: Arc<Writers>,
     vault: Vault,
     /// The catalog says which key is in use.
     noted: AtomicBool,
@@ -27,7 +29,7 @@ pub(super) struct Sealing {
 impl Sealing {
     /// Loads the key; a server makes one where nothing was sealed yet. Where the key is missing, or is not the one that is needed, the
     /// directory is served all the same: what is sealed stays closed.
-    pub(super) fn open(engine: &Arc<dyn Engine>, mode: Mode, source: &KeySource) -> Result<Self> {
+    pub(super) fn open(engine: &Arc<dyn Engine>, writers: &Arc<Writers>, mode: Mode, source: &KeySource) -> Result<Self> {
         let mut noted = None;
         engine.read(Place::Catalog, &mut |tx| {
             noted = note(tx)?;
@@ -44,12 +46,12 @@ impl Sealing {
             }
             _ => None,
         };
-        let engine = Arc::clone(engine);
-        let Some(why) = trouble else { return Ok(Self { engine, vault, noted: AtomicBool::new(noted.is_some()) }) };
+        let (engine, writers) = (Arc::clone(engine), Arc::clone(writers));
+        let Some(why) = trouble else { return Ok(Self { engine, writers, vault, noted: AtomicBool::new(noted.is_some()) }) };
         if mode == Mode::Server {
             tracing::error!(why, "sealed secrets cannot be opened");
         }
-        Ok(Self { engine, vault: Vault::closed(why), noted: AtomicBool::new(true) })
+        Ok(Self { engine, writers, vault: Vault::closed(why), noted: AtomicBool::new(true) })
     }
 }
 
@@ -68,7 +70,7 @@ impl Sealing {
     pub(super) async fn vault_to_seal(&self) -> Result<&Vault> {
         let (Some(id), false) = (self.vault.id().map(str::to_owned), self.noted.load(Ordering::Acquire)) else { return Ok(&self.vault) };
         let (now, ours) = (Clock.now(), id.clone());
-        let in_use = super::write(&self.engine, Place::Catalog, move |tx| {
+        let in_use = super::write(&self.engine, &self.writers, Place::Catalog, move |tx| {
             let sql = "INSERT INTO sealing (one, key_id, created_at) VALUES (1, ?1, ?2) ON CONFLICT (one) DO NOTHING";
             tx.execute(sql, &[Param::Text(&ours), Param::Int(now.ms())])?;
             note(tx)

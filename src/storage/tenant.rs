@@ -4,6 +4,7 @@
 use super::{
     engine::{Engine, Head, Lease, Param, Place, Row, Tx, TxExt},
     sealing::Sealing,
+    writers::Writers,
 };
 use crate::{
     clock::Clock,
@@ -20,6 +21,7 @@ pub struct TenantStore {
     pub(super) tenant: TenantId,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) sealing: Arc<Sealing>,
+    pub(super) writers: Arc<Writers>,
     pub(super) boot: BootId,
     pub(super) clock: Clock,
     pub(super) limits: Arc<Limits>,
@@ -39,7 +41,7 @@ impl TenantStore {
         mut work: impl FnMut(&mut TenantTx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let id = self.tenant.to_string();
-        super::write(&self.engine, Place::Tenant(self.tenant), move |tx| work(&mut TenantTx::new(tx, &id))).await
+        super::write(&self.engine, &self.writers, Place::Tenant(self.tenant), move |tx| work(&mut TenantTx::new(tx, &id))).await
     }
 
     /// Says, after a commit that changed the ledger, what its newest entry is now.

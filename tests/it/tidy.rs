@@ -170,7 +170,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("matchit", &["http/route.rs"]),
     ("maud", &["dashboard/"]),
     ("mimalloc", &["main.rs"]),
-    ("parking_lot", &["storage/exports.rs", "storage/sqlite/"]),
+    ("parking_lot", &["storage/exports.rs", "storage/sqlite/", "storage/writers.rs"]),
     ("prometheus-client", &["metrics.rs"]),
     ("quick_cache", &["storage/access.rs", "storage/backups.rs", "storage/proof.rs"]),
     ("r2d2", &["storage/sqlite/"]),

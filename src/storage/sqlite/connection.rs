@@ -37,9 +37,10 @@ pub(super) enum Use {
     Fill,
 }
 
-/// Refuses to run on an SQLite that is too old.
-pub(super) fn version_check() -> Result<()> {
+/// Makes SQLite ready; refuses to run on one that is too old.
+pub(super) fn begin() -> Result<()> {
     if rusqlite::version_number() >= SQLITE_VERSION_MIN {
+        super::log_file::install();
         return Ok(());
     }
     Err(Error::Conflict { detail: format!("this binary has SQLite {}; it needs 3.51.3 or newer", rusqlite::version()) })

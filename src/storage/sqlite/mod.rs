@@ -12,6 +12,7 @@ mod errors;
 mod export;
 mod files;
 mod heads;
+mod log_file;
 mod queue;
 mod restore;
 mod search;
@@ -94,7 +95,7 @@ pub(super) struct Sqlite {
 impl Sqlite {
     /// Opens the directory and its catalog. `opening` runs in the transaction of a tenant's first opening by this server.
     pub(super) fn open(dir: &Path, mode: Mode, limits: &Limits, boot: BootId, opening: Box<Opening>) -> Result<Self> {
-        connection::version_check()?;
+        connection::begin()?;
         let directory = Directory::open(dir)?;
         let lock = match mode {
             Mode::Server => {
@@ -184,14 +185,15 @@ impl Engine for Sqlite {
         }
     }
 
-    fn drain(&self, place: Place) {
+    fn drain(&self, place: Place) -> Turnout {
         match place {
             Place::Tenant(tenant) => self.tenants.drain(tenant),
             Place::Catalog => {
                 let _drainer = self.catalog_queue.drainer();
-                while let Some(jobs) = self.catalog_queue.take() {
+                if let Some(jobs) = self.catalog_queue.take() {
                     self.catalog.write(jobs);
                 }
+                self.catalog_queue.left()
             }
         }
     }

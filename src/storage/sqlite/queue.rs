@@ -21,7 +21,7 @@ pub(super) struct Queue {
 
 struct Waiting {
     jobs: VecDeque<Box<dyn Job>>,
-    /// Someone was told to drain and has not found the queue empty yet.
+    /// Someone was told to drain, and not yet that nothing is left.
     drained: bool,
 }
 
@@ -42,15 +42,18 @@ impl Queue {
         if std::mem::replace(&mut waiting.drained, true) { Turnout::Queued } else { Turnout::Drain }
     }
 
-    /// What shares the next commit; none when the queue is empty, and then the next to come drains.
+    /// What shares the next commit; none when the queue is empty.
     pub(super) fn take(&self) -> Option<Vec<Box<dyn Job>>> {
         let mut waiting = self.waiting.lock();
-        if waiting.jobs.is_empty() {
-            waiting.drained = false;
-            return None;
-        }
         let count = waiting.jobs.len().min(BATCH_MAX);
-        Some(waiting.jobs.drain(..count).collect())
+        (count > 0).then(|| waiting.jobs.drain(..count).collect())
+    }
+
+    /// What is to be done after a commit: drain again, or nothing, and then the next to come drains.
+    pub(super) fn left(&self) -> Turnout {
+        let mut waiting = self.waiting.lock();
+        waiting.drained = !waiting.jobs.is_empty();
+        if waiting.drained { Turnout::Drain } else { Turnout::Queued }
     }
 
     /// Refuses all that waits.

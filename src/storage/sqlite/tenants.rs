@@ -256,20 +256,24 @@ impl Tenants {
         }
     }
 
-    /// Works on a tenant's queue until it is empty; blocks.
-    pub(super) fn drain(self: &Arc<Self>, tenant: TenantId) {
+    /// Works on what waits in a tenant's queue, and says whether more came meanwhile; blocks.
+    pub(super) fn drain(self: &Arc<Self>, tenant: TenantId) -> Turnout {
         let queue = self.cache.lock().entries.get(&tenant).map(|entry| Arc::clone(&entry.queue));
-        let Some(queue) = queue else { return };
+        let Some(queue) = queue else { return Turnout::Queued };
         let drainer = queue.drainer();
-        while let Some(jobs) = queue.take() {
+        if let Some(jobs) = queue.take() {
             match self.acquire(tenant) {
                 Ok(in_use) => in_use.database.write(jobs),
                 Err(error) => super::batch::refuse(jobs, &error),
             }
         }
+        let left = queue.left();
         drop(drainer);
-        let mut cache = self.cache.lock();
-        self.forget(&mut cache, tenant);
+        if left == Turnout::Queued {
+            let mut cache = self.cache.lock();
+            self.forget(&mut cache, tenant);
+        }
+        left
     }
 
     /// Waits until nobody works on the tenant's file, closes it, lets `work` have it, and leaves it closed. Lifts a quarantine.
