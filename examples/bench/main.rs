@@ -1,8 +1,8 @@
 //! `nimblesite-bench`: the release server under load, beside a yardstick in the same run.
 //!
 //! ```console
-//! $ cargo build --release && cargo run --release --example nimblesite-bench -- [--quick] [--rounds 5] [--seconds 1.5] [--tenants 2000] [--json FILE] [--markdown FILE] [SCENARIO …]
-//! $ cargo build --release && cargo run --release --example nimblesite-bench -- scale [--sizes 10,1000,10000,100000] [--data DIR] [--json FILE] [--svg FILE]
+//! $ cargo build --release && cargo run --release --example nimblesite-bench -- [--quick] [--rounds 5] [--seconds 1.5] [--tenants 2000] [--limit 'NAME = VALUE'] [--json FILE] [--markdown FILE] [SCENARIO …]
+//! $ cargo build --release && cargo run --release --example nimblesite-bench -- scale [--sizes 2,1000,10000,100000] [--data DIR] [--brief] [--json FILE] [--svg FILE]
 //! ```
 //!
 //! The yardstick (`yardstick.rs`) is a bare server that does the same reads and commits with none of our layers. Both sides, the vendor and the
@@ -39,13 +39,15 @@ pub struct Ask {
     rounds: usize,
     seconds: f64,
     tenants: usize,
+    /// Lines for our server's `[limits]`, to try a setting.
+    limits: String,
     json: Option<PathBuf>,
     markdown: Option<PathBuf>,
     names: Vec<String>,
 }
 
 fn ask() -> Result<Ask, Box<dyn Error>> {
-    let mut ask = Ask { rounds: 5, seconds: 1.5, tenants: 2_000, json: None, markdown: None, names: Vec::new() };
+    let mut ask = Ask { rounds: 5, seconds: 1.5, tenants: 2_000, limits: String::new(), json: None, markdown: None, names: Vec::new() };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} wants a value"));
@@ -54,6 +56,7 @@ fn ask() -> Result<Ask, Box<dyn Error>> {
             "--rounds" => ask.rounds = value()?.parse()?,
             "--seconds" => ask.seconds = value()?.parse()?,
             "--tenants" => ask.tenants = value()?.parse()?,
+            "--limit" => ask.limits += &(value()? + "\n"),
             "--json" => ask.json = Some(value()?.into()),
             "--markdown" => ask.markdown = Some(value()?.into()),
             name if scenario::ALL.iter().any(|scenario| scenario.name == name) || name == "keys-cold" => ask.names.push(name.to_owned()),
@@ -67,15 +70,17 @@ fn ask() -> Result<Ask, Box<dyn Error>> {
 }
 
 fn scale_ask(args: &[String]) -> Result<scale::Ask, Box<dyn Error>> {
-    let mut ask = scale::Ask { sizes: vec![10, 1_000, 10_000, 100_000], data: None, json: None, svg: None };
-    for pair in args.chunks(2) {
-        let [name, value] = pair else { return Err(format!("{} wants a value", pair[0]).into()) };
+    let mut ask = scale::Ask { sizes: vec![2, 1_000, 10_000, 100_000], data: None, brief: false, json: None, svg: None };
+    let mut args = args.iter();
+    while let Some(name) = args.next() {
+        let mut value = || args.next().ok_or(format!("{name} wants a value"));
         match name.as_str() {
-            "--sizes" => ask.sizes = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
-            "--data" => ask.data = Some(value.into()),
-            "--json" => ask.json = Some(value.into()),
-            "--svg" => ask.svg = Some(value.into()),
-            other => return Err(format!("{other} is no option of scale; there are --sizes --data --json --svg").into()),
+            "--sizes" => ask.sizes = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
+            "--data" => ask.data = Some(value()?.into()),
+            "--brief" => ask.brief = true,
+            "--json" => ask.json = Some(value()?.into()),
+            "--svg" => ask.svg = Some(value()?.into()),
+            other => return Err(format!("{other} is no option of scale; there are --sizes --data --brief --json --svg").into()),
         }
     }
     ask.sizes.sort_unstable();

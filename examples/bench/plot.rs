@@ -25,9 +25,12 @@ pub fn draw(path: &Path, points: &[Point]) -> Result<(), Box<dyn Error>> {
     chart(&panels[2], "A turn, 0 ms vendor, p50 (ms)", points, &turns)?;
     chart(
         &panels[3],
-        "migrate, a thousand tenants (s)",
+        "Commands, a thousand tenants (s)",
         points,
-        &[("one run", BLUE, |point| point.migrate_s * 1000.0 / point.tenants as f64)],
+        &[
+            ("migrate", BLUE, |point| point.migrate_s * 1000.0 / point.tenants as f64),
+            ("backup", ORANGE, |point| point.backup_s * 1000.0 / point.tenants as f64),
+        ],
     )?;
     root.present()?;
     Ok(())

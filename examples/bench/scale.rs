@@ -1,7 +1,10 @@
-//! `nimblesite-bench scale`: one data directory that grows. At each size: how long a start takes and what it leaves resident, what the first
-//! turn of a tenant that was not open costs beside its second, what 500 active tenants take, and how long `migrate` runs.
+//! `nimblesite-bench scale`: data directories of so many tenants. Of each: how long a start takes and what it leaves resident, what the first
+//! turn of a tenant that was not open costs beside its second, what 500 active tenants take, and how long `migrate` and `backup` run.
 //!
-//! There is no yardstick: the figures of one run are compared with those at its smallest size.
+//! With `--data` the directories are kept there, one a size, and used again by the next run: to make 100,000 tenants takes much longer than to
+//! measure them. `--brief` leaves the commands out.
+//!
+//! There is no yardstick: the figures of one run are compared with those of its smallest size.
 
 use super::{
     client::Client,
@@ -13,19 +16,15 @@ use super::{
 use serde::Serialize;
 use std::{
     error::Error,
-    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     time::{Duration, Instant},
 };
 
-/// Tenants that are made ready to chat at the smallest sizes, and are the active ones at all.
+/// Tenants that are made ready to chat, where there are so many: the active ones.
 const ACTIVE: usize = 500;
-/// Turns of each active tenant behind its first.
-const WARM_TURNS: usize = 3;
+/// Turns behind the first ones of all active tenants, at least.
+const WARM_TURNS: usize = 1_500;
 /// Starts of the server at each size; their median is shown.
 const STARTS: usize = 5;
 
@@ -33,6 +32,7 @@ const STARTS: usize = 5;
 pub struct Ask {
     pub sizes: Vec<usize>,
     pub data: Option<PathBuf>,
+    pub brief: bool,
     pub json: Option<PathBuf>,
     pub svg: Option<PathBuf>,
 }
@@ -52,19 +52,27 @@ pub struct Point {
     pub active_descriptors: usize,
     pub disk_mib: f64,
     pub migrate_s: f64,
+    pub backup_s: f64,
 }
 
 pub async fn run(binary: &Path, ask: &Ask) -> Result<(), Box<dyn Error>> {
     let (vendor, manner) = vendor::start().await?;
     manner.set(0, 4, 0);
     let own = tempfile::tempdir()?;
-    let data = ask.data.clone().unwrap_or_else(|| own.path().join("data"));
-    world::configure(&data, vendor, "")?;
-    let (mut points, mut doors): (Vec<Point>, Vec<Door>) = (Vec::new(), Vec::new());
+    let folder = ask.data.clone().unwrap_or_else(|| own.path().to_owned());
+    let mut points: Vec<Point> = Vec::new();
     println!("{}", Point::head());
     for size in &ask.sizes {
-        grow(binary, &data, *size, &mut doors).await?;
-        let point = measure(binary, &data, *size, &doors).await?;
+        let data = folder.join(size.to_string());
+        world::configure(&data, vendor, "")?;
+        let doors = filled(binary, &data, *size).await?;
+        let mut point = measure(binary, &data, *size, &doors).await?;
+        if !ask.brief {
+            point.migrate_s = command(binary, &data, &["migrate"]).await?;
+            let sets = folder.join(format!("{size}-backup"));
+            point.backup_s = command(binary, &data, &["backup", &sets.to_string_lossy()]).await?;
+            std::fs::remove_dir_all(&sets)?;
+        }
         println!("{}", point.row());
         points.push(point);
     }
@@ -77,51 +85,67 @@ pub async fn run(binary: &Path, ask: &Ask) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Makes tenants until there are so many; the first [`ACTIVE`] can chat.
-async fn grow(binary: &Path, data: &Path, size: usize, doors: &mut Vec<Door>) -> Result<(), Box<dyn Error>> {
+/// Makes so many tenants, of which the first [`ACTIVE`] can chat, unless they are there. What they are asked with is kept beside them.
+async fn filled(binary: &Path, data: &Path, size: usize) -> Result<Vec<Door>, Box<dyn Error>> {
+    let kept = data.join("bench-doors.json");
+    if let Ok(text) = std::fs::read_to_string(&kept) {
+        return Ok(serde_json::from_str(&text)?);
+    }
+    let began = Instant::now();
     let (side, _) = world::ours_start(binary, data).await?;
-    let there = tenants_there(side.at).await?;
-    let chatting = size.min(ACTIVE).saturating_sub(doors.len());
-    if chatting > 0 {
-        let first = doors.is_empty();
-        doors.extend(if first {
-            world::ours_fill(binary, data, side.at, chatting).await?
-        } else {
-            world::ours_more(side.at, chatting).await?
-        });
-    }
-    bare_make(side.at, size.saturating_sub(there + chatting)).await?;
-    world::ours_stop(side).await
+    let doors = world::ours_fill(binary, data, side.at, size.min(ACTIVE)).await?;
+    world::ours_stop(side).await?;
+    quiet_make(binary, data, size.saturating_sub(ACTIVE)).await?;
+    std::fs::write(kept, serde_json::to_string(&doors)?)?;
+    eprintln!("{size} tenants were made in {:.0} s", began.elapsed().as_secs_f64());
+    Ok(doors)
 }
 
-async fn tenants_there(at: SocketAddr) -> Result<usize, Box<dyn Error>> {
-    let reply = Client::new(at).ask("GET", "/api/v1/operator/status", world::OPERATOR, "*/*", "").await?;
-    Ok(usize::try_from(reply.json()["tenants"].as_u64().ok_or("the server's status names no tenants")?)?)
+/// Tenants that nobody asks anything: they are there to be many. One is made by the server, the others are copies of it, under their own names
+/// and with no regard for the disk: to make them all as the server does takes hours where a disk is slow to sync.
+async fn quiet_make(binary: &Path, data: &Path, count: usize) -> Result<(), Box<dyn Error>> {
+    if count == 0 {
+        return Ok(());
+    }
+    let (side, _) = world::ours_start(binary, data).await?;
+    let body = r#"{"name":"Quiet","owner":"bench@example.com"}"#;
+    let reply = Client::new(side.at).ask("POST", "/api/v1/operator/tenants", world::OPERATOR, "*/*", body).await?;
+    let first = reply.json()["id"].as_str().ok_or("no tenant was made")?.to_owned();
+    world::ours_stop(side).await?;
+    let catalog = rusqlite::Connection::open(data.join("catalog.db"))?;
+    catalog.execute_batch("PRAGMA synchronous = OFF; BEGIN")?;
+    for _ in 1..count {
+        let id = uuid::Uuid::now_v7().to_string();
+        for (table, others) in
+            [("tenants", "name, time_zone, state, suspended_at, created_at, updated_at"), ("memberships", "user_id, role, created_at")]
+        {
+            let own = if table == "tenants" { "id" } else { "tenant_id" };
+            catalog
+                .prepare_cached(&format!("INSERT INTO {table} ({own}, {others}) SELECT ?1, {others} FROM {table} WHERE {own} = ?2"))?
+                .execute([&id, &first])?;
+        }
+        copy(&folder(data, &first), &folder(data, &id), &id)?;
+    }
+    catalog.execute_batch("COMMIT")?;
+    Ok(())
 }
 
-/// Tenants without a config, which nobody asks anything: they are there to be many.
-async fn bare_make(at: SocketAddr, count: usize) -> Result<(), Box<dyn Error>> {
-    let next = Arc::new(AtomicUsize::new(0));
-    let makers: Vec<_> = (0..16)
-        .map(|_| {
-            let next = Arc::clone(&next);
-            tokio::spawn(async move {
-                let mut client = Client::new(at);
-                while next.fetch_add(1, Ordering::Relaxed) < count {
-                    let body = r#"{"name":"Quiet","owner":"bench@example.com"}"#;
-                    let asked = client.ask("POST", "/api/v1/operator/tenants", world::OPERATOR, "*/*", body).await;
-                    let reply = asked.map_err(|error| error.to_string())?;
-                    if reply.status != 201 {
-                        return Err(format!("a tenant could not be made: {} {}", reply.status, reply.json()));
-                    }
-                }
-                Ok(())
-            })
-        })
-        .collect();
-    for maker in makers {
-        maker.await??;
-    }
+fn folder(data: &Path, id: &str) -> PathBuf {
+    data.join("tenants").join(&id[34..]).join(id)
+}
+
+/// A quiet tenant's file once more, as that of another.
+fn copy(from: &Path, to: &Path, id: &str) -> Result<(), Box<dyn Error>> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(to)?;
+    let file = to.join("tenant.db");
+    std::fs::copy(from.join("tenant.db"), &file)?;
+    let conn = rusqlite::Connection::open(&file)?;
+    conn.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF; PRAGMA foreign_keys = OFF; BEGIN")?;
+    conn.execute("UPDATE tenant SET id = ?1", [id])?;
+    // The ledger's chain begins with the tenant's name, so that nobody passes one tenant's ledger off as another's.
+    let start = nimblesite::wallet::chain_start(id.parse().map_err(|_| "no id")?);
+    conn.execute("UPDATE wallet SET tenant_id = ?1, head = ?2", [id, start.as_str()])?;
+    conn.execute_batch("COMMIT; PRAGMA journal_mode = WAL")?;
     Ok(())
 }
 
@@ -142,7 +166,7 @@ async fn measure(binary: &Path, data: &Path, size: usize, doors: &[Door]) -> Res
     let mut client = Client::new(side.at);
     let cold = turns(&mut client, doors).await?;
     let mut warm = Vec::new();
-    for _ in 0..WARM_TURNS {
+    while warm.len() < WARM_TURNS {
         warm.extend(turns(&mut client, doors).await?);
     }
     (point.cold_turn_p50_ms, point.cold_turn_p99_ms) = (ms(quantile(&cold, 0.5)), ms(quantile(&cold, 0.99)));
@@ -150,8 +174,6 @@ async fn measure(binary: &Path, data: &Path, size: usize, doors: &[Door]) -> Res
     (point.active, point.active_mib) = (doors.len(), probe::read(side.pid()).rss_kib as f64 / 1024.0);
     point.active_descriptors = std::fs::read_dir(format!("/proc/{}/fd", side.pid())).map_or(0, Iterator::count);
     world::ours_stop(side).await?;
-
-    point.migrate_s = command(binary, data, &["migrate"]).await?;
     point.disk_mib = disk_mib(data)?;
     Ok(point)
 }
@@ -198,14 +220,14 @@ fn disk_mib(dir: &Path) -> std::io::Result<f64> {
 
 impl Point {
     fn head() -> String {
-        "| tenants | start ms | idle MiB | cold turn p50 / p99 ms | warm turn p50 / p99 ms | active | MiB | descriptors | disk MiB | migrate s |\n\
-         |---|---|---|---|---|---|---|---|---|---|"
+        "| tenants | start ms | idle MiB | cold turn p50 / p99 ms | warm turn p50 / p99 ms | active | MiB | descriptors | disk MiB | migrate s | backup s |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|"
             .to_owned()
     }
 
     fn row(&self) -> String {
         format!(
-            "| {} | {:.0} | {:.1} | {:.2} / {:.2} | {:.2} / {:.2} | {} | {:.1} | {} | {:.0} | {:.1} |",
+            "| {} | {:.0} | {:.1} | {:.2} / {:.2} | {:.2} / {:.2} | {} | {:.1} | {} | {:.0} | {:.1} | {:.1} |",
             self.tenants,
             self.start_ms,
             self.idle_mib,
@@ -218,6 +240,7 @@ impl Point {
             self.active_descriptors,
             self.disk_mib,
             self.migrate_s,
+            self.backup_s,
         )
     }
 }

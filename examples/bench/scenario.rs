@@ -55,13 +55,14 @@ struct Stage {
     vendor: SocketAddr,
     manner: Arc<Manner>,
     tenants: usize,
+    limits: String,
 }
 
 /// Runs what was asked for and prints it.
 pub async fn run(ask: &Ask) -> Result<(), Box<dyn Error>> {
     let binary = binary()?;
     let (vendor, manner) = vendor::start().await?;
-    let stage = Stage { binary, dir: tempfile::tempdir()?, vendor, manner, tenants: ask.tenants };
+    let stage = Stage { binary, dir: tempfile::tempdir()?, vendor, manner, tenants: ask.tenants, limits: ask.limits.clone() };
     eprintln!("filling {} tenants …", stage.tenants);
     world::configure(&stage.data(), vendor, "")?;
     let (side, _) = world::ours_start(&stage.binary, &stage.data()).await?;
@@ -106,8 +107,8 @@ pub fn binary() -> Result<PathBuf, Box<dyn Error>> {
 }
 
 async fn ours(stage: &Stage, open_max: usize) -> Result<Side, Box<dyn Error>> {
-    let more = if open_max == 0 { String::new() } else { format!("tenants_open_max = {open_max}\n") };
-    world::configure(&stage.data(), stage.vendor, &more)?;
+    let open_max = if open_max == 0 { String::new() } else { format!("tenants_open_max = {open_max}\n") };
+    world::configure(&stage.data(), stage.vendor, &(open_max + &stage.limits))?;
     Ok(world::ours_start(&stage.binary, &stage.data()).await?.0)
 }
 

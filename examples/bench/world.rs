@@ -20,7 +20,7 @@ use tokio::{
 };
 
 /// What a tenant is asked with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Door {
     pub key: String,
     pub path: String,
@@ -113,11 +113,6 @@ pub async fn ours_fill(binary: &Path, data: &Path, at: SocketAddr, tenants: usiz
     if !made.wait().await?.success() {
         return Err("the user could not be made".into());
     }
-    ours_more(at, tenants).await
-}
-
-/// So many more tenants of that user's.
-pub async fn ours_more(at: SocketAddr, tenants: usize) -> Result<Vec<Door>, Box<dyn Error>> {
     let login = json!({"email": "bench@example.com", "password": "correct horse battery staple"}).to_string();
     let signed_in = Client::new(at).ask("POST", "/api/v1/auth/login", "", "*/*", &login).await?;
     let token = signed_in.json()["access_token"].as_str().ok_or("no token")?.to_owned();
