@@ -88,6 +88,27 @@ impl ProviderConfig {
     }
 }
 
+/// What sandboxes are made with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxSettings {
+    /// The Python that bundles run in, as a sandbox sees it.
+    pub python: PathBuf,
+    /// The folder whose `usr` is the sandboxes' `/usr`.
+    pub rootfs: PathBuf,
+    /// No sandbox without Landlock and the kernel's own limits for memory and processes.
+    pub strict: bool,
+    /// The first user id of sandboxes, for a server that root started.
+    pub uid_base: u32,
+    /// This binary, which plays every part of the backend. No setting.
+    pub program: PathBuf,
+}
+
+impl Default for SandboxSettings {
+    fn default() -> Self {
+        Self { python: "/usr/bin/python3".into(), rootfs: "/".into(), strict: true, uid_base: 2_000_000, program: "/proc/self/exe".into() }
+    }
+}
+
 /// The whole configuration in force.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -113,6 +134,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// Providers by name.
     pub providers: BTreeMap<String, ProviderConfig>,
+    /// What sandboxes are made with.
+    pub sandbox: SandboxSettings,
     /// Every limit.
     pub limits: Limits,
 }
@@ -338,6 +361,22 @@ limits! {
     refusal_logs_per_minute: count = 60;
     /// How often background facts (ledger heads, last use of keys) are written.
     heads_interval_ms: ms = Duration::from_millis(1_000);
+    /// Bytes of memory of one sandbox, unless its config or bundle says otherwise.
+    sandbox_memory_bytes: count = 512 * 1024 * 1024;
+    /// Bytes of memory that a config or bundle may ask for.
+    sandbox_memory_bytes_max: count = 4 * 1024 * 1024 * 1024;
+    /// Processes and threads of one sandbox, unless its config or bundle says otherwise.
+    sandbox_processes: count = 128;
+    /// Processes and threads that a config or bundle may ask for.
+    sandbox_processes_max: count = 1_024;
+    /// Bytes of one sandbox's workspace, unless its config or bundle says otherwise. A workspace keeps the size that it was made with.
+    sandbox_workspace_bytes: count = 1024 * 1024 * 1024;
+    /// Bytes of a workspace that a config or bundle may ask for.
+    sandbox_workspace_bytes_max: count = 10 * 1024 * 1024 * 1024;
+    /// Thousandths of a processor that one sandbox may use.
+    sandbox_cpu_millis_max: count = 1_000;
+    /// Time in which a sandbox has to stand.
+    sandbox_boot_ms: ms = Duration::from_secs(10);
     /// How long a starting server waits for the one before it to let go of the data directory.
     lock_wait_ms: ms = Duration::ZERO;
     /// How long a stop goes on serving the connections that it has, so that no request is lost on its way in; each is closed with its next answer.

@@ -11,6 +11,7 @@ use crate::{
     control::{self, Ask, Told},
     ids::TenantId,
     rates::RateCard,
+    sandbox::Sandboxes,
     storage::{Mode, Storage},
 };
 use serde::Serialize;
@@ -67,7 +68,10 @@ pub(super) fn run(desk: &Desk) -> Done {
     rate_card(&config, &mut findings);
     if config.data.is_dir() {
         permissions(&config.data, &mut findings);
-        runtime(&config)?.block_on(data(&config, &mut findings));
+        runtime(&config)?.block_on(async {
+            data(&config, &mut findings).await;
+            sandboxes(&config, &mut findings).await;
+        });
     } else {
         let todo = "`nimblesite serve` makes it at its first start; --data names another";
         findings.bad("data", format!("there is no directory {}", config.data.display()), todo);
@@ -96,6 +100,19 @@ fn tell(desk: &Desk, findings: &[Finding]) -> Done {
     }
     out.toned(Tone::Bad, format!("{bad} of {} findings are bad.", findings.len()));
     Err(Failure::Told)
+}
+
+/// What tenants' tools could run in here. A server without sandboxes is whole: configs that want one are refused.
+async fn sandboxes(config: &Config, findings: &mut Findings) {
+    let probe = Sandboxes::new(config).probe().await;
+    if let Some(trouble) = &probe.trouble {
+        findings.doubtful("sandboxes", format!("{trouble}; agents of type sandboxed are refused"), "docs/sandbox.md says what they need");
+        return;
+    }
+    findings.good("sandboxes", "one was started behind the kernel's fence, looked into and taken away");
+    for advice in &probe.advice {
+        findings.doubtful("sandboxes", "they could be fenced in better", advice.as_str());
+    }
 }
 
 fn providers(config: &Config, findings: &mut Findings) {
@@ -141,7 +158,8 @@ fn permissions(data: &Path, findings: &mut Findings) {
         for entry in entries.flatten() {
             let Ok(facts) = entry.metadata() else { continue };
             looked += 1;
-            if facts.is_dir() {
+            // What tenants sent or made lies behind a door of its own, and has the modes that they gave it.
+            if facts.is_dir() && !(dir == data && SANDBOX_FOLDERS.iter().any(|name| entry.file_name() == *name)) {
                 waiting.push(entry.path());
             }
             let secret = facts.is_dir() || is_private(&entry.path());
@@ -167,6 +185,9 @@ fn permissions(data: &Path, findings: &mut Findings) {
         );
     }
 }
+
+/// Bundles and workspaces.
+const SANDBOX_FOLDERS: [&str; 2] = ["bundles", "sandboxes"];
 
 /// The rate card holds no secret; it may be read by anyone.
 fn is_private(path: &Path) -> bool {

@@ -111,6 +111,9 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
+    if let Some(ended) = crate::sandbox::stage() {
+        return ended;
+    }
     // Whatever the shell or the supervisor left us: no file or socket that we make is for other users of the machine.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let cli = match Cli::try_parse() {

@@ -1,7 +1,7 @@
 //! What each setting means: one place that turns a path and a value into a field of the configuration, or says what would be right.
 
 use super::{
-    Limits, ProviderConfig, Secret, Signup, address,
+    Limits, ProviderConfig, SandboxSettings, Secret, Signup, address,
     source::{Origin, Value},
 };
 use crate::provider::{BUILT_IN, Wire};
@@ -36,6 +36,7 @@ pub(super) struct Draft {
     pub(super) smtp_url: Option<Secret>,
     pub(super) mail_from: String,
     pub(super) providers: BTreeMap<String, ProviderDraft>,
+    pub(super) sandbox: SandboxSettings,
     pub(super) limits: Limits,
 }
 
@@ -55,6 +56,7 @@ impl Default for Draft {
             smtp_url: None,
             mail_from: "Nimblesite <nimblesite@localhost>".to_owned(),
             providers: BTreeMap::new(),
+            sandbox: SandboxSettings::default(),
             limits: Limits::default(),
         }
     }
@@ -85,6 +87,13 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "`smtps://user:password@host:465` or `smtp://host:25`; without it mails are written to `outbox/` in the data directory.",
     ),
     ("mail.from", "The sender of mails."),
+    ("sandbox.python", "The Python that bundles run in, as a path inside the sandbox."),
+    ("sandbox.rootfs", "The folder whose `usr` sandboxes see as `/usr`, read-only: the host's own by default."),
+    (
+        "sandbox.strict",
+        "Whether sandboxes need the kernel's own limits for memory and processes (cgroups) and Landlock; where they cannot be had, `false` accepts softer limits.",
+    ),
+    ("sandbox.uid_base", "The first user id for sandboxes, each of which gets its own, if root starts the server."),
     ("providers.NAME.wire", "What a provider of your own speaks: `openai`, `anthropic` or `ollama`."),
     ("providers.NAME.base_url", "Where the provider is."),
     ("providers.NAME.api_key_env", "The environment variable that holds the key; a local server may need none."),
@@ -166,7 +175,11 @@ impl Draft {
                 }
                 from.clone_into(&mut self.mail_from);
             }
-            ["tls" | "mail" | "limits" | "providers"] if *value == Value::Other("a section") => {}
+            ["sandbox", "python"] => self.sandbox.python = absolute(value)?,
+            ["sandbox", "rootfs"] => self.sandbox.rootfs = absolute(value)?,
+            ["sandbox", "strict"] => self.sandbox.strict = flag(value)?,
+            ["sandbox", "uid_base"] => self.sandbox.uid_base = user_id(value)?,
+            ["tls" | "mail" | "limits" | "providers" | "sandbox"] if *value == Value::Other("a section") => {}
             ["limits", name] => self.limit(name, value)?,
             ["providers", name] if *value == Value::Other("a section") => {
                 self.provider(name, origin)?;
@@ -320,6 +333,24 @@ fn file(value: &Value, origin: &Origin) -> Result<PathBuf, String> {
         Origin::File { path: file, .. } => file.parent().unwrap_or(Path::new("")).join(path),
         _ => path.to_owned(),
     })
+}
+
+/// A path that means the same wherever it is read.
+fn absolute(value: &Value) -> Result<PathBuf, String> {
+    let path = Path::new(text(value)?);
+    if path.is_absolute() { Ok(path.to_owned()) } else { Err("expected a path that begins with /".to_owned()) }
+}
+
+/// A user id that is no person's and no service's.
+fn user_id(value: &Value) -> Result<u32, String> {
+    let number = match value {
+        Value::Number(number) => Some(*number),
+        Value::Text(digits) => digits.replace('_', "").parse().ok(),
+        _ => None,
+    };
+    let usual = 100_000..=3_000_000_000;
+    let number = number.filter(|number| usual.contains(number)).and_then(|number| u32::try_from(number).ok());
+    number.ok_or_else(|| format!("expected a user id from {} to {}", usual.start(), usual.end()))
 }
 
 fn variable(name: &str) -> Result<String, String> {

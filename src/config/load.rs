@@ -53,6 +53,7 @@ impl Config {
             metrics_public: draft.metrics_public,
             cors_origins: draft.cors_origins,
             providers: providers.map(|provider| (provider.name.clone(), provider)).collect(),
+            sandbox: draft.sandbox,
             limits: draft.limits,
         }
     }
@@ -133,6 +134,7 @@ fn assemble(data: PathBuf, data_origin: Origin, settings: Vec<Setting>, env: &BT
         metrics_public: draft.metrics_public,
         cors_origins: draft.cors_origins,
         providers,
+        sandbox: draft.sandbox,
         limits: draft.limits,
     };
     Ok((config, provenance))

@@ -57,6 +57,10 @@ impl Provenance {
         line("tls.key".into(), path(config.tls.as_ref().map(|tls| &tls.key)));
         line("mail.smtp_url".into(), hidden(config.mail.smtp_url.is_some()));
         line("mail.from".into(), config.mail.from.clone());
+        line("sandbox.python".into(), config.sandbox.python.display().to_string());
+        line("sandbox.rootfs".into(), config.sandbox.rootfs.display().to_string());
+        line("sandbox.strict".into(), config.sandbox.strict.to_string());
+        line("sandbox.uid_base".into(), config.sandbox.uid_base.to_string());
         for (name, provider) in &config.providers {
             line(format!("providers.{name}.wire"), provider.wire.name().into());
             line(format!("providers.{name}.base_url"), provider.base_url.clone());

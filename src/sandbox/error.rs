@@ -1,13 +1,14 @@
 //! Why a sandbox ended, and why something could not be done with one. The texts are for the operator's log; clients and models are told by
 //! whoever asked, in words of their own.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What this module's functions return.
 pub type Result<T> = std::result::Result<T, SandboxError>;
 
 /// Why something was not done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SandboxError {
     /// This machine cannot fence a process in, or not as strictly as the operator wants. Nothing was run.
     Unavailable(String),

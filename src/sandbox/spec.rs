@@ -73,6 +73,8 @@ pub enum Start {
         command: String,
         /// Its arguments.
         args: Vec<String>,
+        /// Settings that are no secrets; the caller has looked at the names.
+        env: Vec<(String, String)>,
     },
 }
 
@@ -113,7 +115,7 @@ pub struct SandboxSpec {
     pub start: Start,
     /// What it may use.
     pub limits: SandboxLimits,
-    /// `host:port` that it may reach through the server's proxy; none is the rule.
+    /// `host:port` that it wants to reach. A backend that cannot allow exactly these starts nothing.
     pub network: Vec<String>,
     /// Tools of our runner; for `Start::Python` alone.
     pub built_ins: BuiltIns,

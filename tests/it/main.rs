@@ -45,6 +45,7 @@ mod isolation; // nobody sees another tenant's data
 mod money; // the proof of docs/money.md: a million operations, a storm of turns, a rule for each way a turn goes
 mod reads; // configs, logs, usage, models, the ledger, the operator's routes
 mod restart; // a new server in the place of the old: nobody is refused
+mod sandbox; // the fence around tenants' programs: what must not get out, and what it costs
 mod seed; // the walk-through that the product was asked for
 mod thrift; // what a turn costs the database and the disk, counted
 mod tidy; // rules about this repository

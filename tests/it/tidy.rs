@@ -165,7 +165,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("indicatif", &["cli/"]),
     ("jiff", &["clock.rs", "provider/refusal.rs"]),
     ("jsonschema", &["config_check/tool_schema.rs"]),
+    ("landlock", &["sandbox/native/fence.rs"]),
     ("lettre", &["mail.rs"]),
+    ("libc", &["sandbox/native/"]),
     ("listenfd", &["cli/server.rs"]),
     ("matchit", &["http/route.rs"]),
     ("maud", &["dashboard/"]),
@@ -178,16 +180,20 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("reqwest", &["provider/client.rs"]),
     ("rpassword", &["cli/user.rs"]),
     ("rusqlite", &["storage/sqlite/"]),
-    ("rustix", &["cli/mod.rs", "failpoint.rs", "storage/sqlite/"]),
+    ("rustix", &["cli/mod.rs", "failpoint.rs", "sandbox/", "storage/sqlite/"]),
     ("rustls", &["http/tls.rs", "provider/client.rs"]),
     ("rustls-pki-types", &["http/tls.rs"]),
     ("scheduled-thread-pool", &["storage/sqlite/"]),
+    ("seccompiler", &["sandbox/native/seccomp.rs"]),
     ("serde", &["*"]),
     ("serde_json", &["*"]),
     ("serde_path_to_error", &["http/call.rs"]),
     ("sha2", &["chain.rs"]),
     ("tiktoken-rs", &["provider/bound.rs"]),
-    ("tokio", &["agent/", "cli/", "control.rs", "fair.rs", "http/", "mail.rs", "provider/client.rs", "provider/tests/", "storage/"]),
+    (
+        "tokio",
+        &["agent/", "cli/", "control.rs", "fair.rs", "http/", "mail.rs", "provider/client.rs", "provider/tests/", "sandbox/", "storage/"],
+    ),
     ("tokio-rustls", &["http/tls.rs"]),
     ("tokio-util", &["agent/", "app.rs", "cli/server.rs", "control.rs", "http/"]),
     ("toml", &["config/source.rs", "rates.rs"]),
@@ -476,8 +482,15 @@ fn every_limit_is_said_and_used() {
     }
 }
 
-/// Limits whose name needs no unit: counts.
-const PLAIN: &[&str] = &["key_requests_burst", "tenant_requests_burst", "output_tokens_default"];
+/// Limits whose name needs no unit, or has it without being the most: counts and defaults.
+const PLAIN: &[&str] = &[
+    "key_requests_burst",
+    "tenant_requests_burst",
+    "output_tokens_default",
+    "sandbox_memory_bytes",
+    "sandbox_processes",
+    "sandbox_workspace_bytes",
+];
 
 /// The contract's table "Errors".
 const CONTRACT: &[(u16, &[&str])] = &[

@@ -1,0 +1,256 @@
+//! Control groups, of either version, where this process may make them: the kernel's own bounds for memory, processes and processor time.
+
+use crate::sandbox::{SandboxLimits, Usage};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+const PERIOD_US: u64 = 100_000;
+
+/// Where groups can be made.
+pub(super) enum Cgroups {
+    /// This process may make none.
+    Absent,
+    /// One folder a controller.
+    First { memory: PathBuf, pids: PathBuf, cpu: Option<PathBuf>, cpuacct: Option<PathBuf> },
+    /// One folder for all.
+    Second(PathBuf),
+}
+
+/// The group of one run.
+pub(super) struct Group {
+    memory: PathBuf,
+    folders: Vec<PathBuf>,
+    second: bool,
+}
+
+/// Every folder of ours carries the spawner's process in its name, so that a later one knows what is left of whom.
+const PREFIX: &str = "nimblesite-";
+
+impl Cgroups {
+    /// Looks for a place by making one.
+    pub(super) fn find() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        Self::find_first(&mounts, &own).or_else(|| Self::find_second(&mounts, &own)).unwrap_or(Self::Absent)
+    }
+
+    fn find_first(mounts: &str, own: &str) -> Option<Self> {
+        let mut at = BTreeMap::new();
+        for line in mounts.lines() {
+            let [_, folder, "cgroup", options, ..] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
+            for controller in ["memory", "pids", "cpu", "cpuacct"].into_iter().filter(|name| options.split(',').any(|one| one == *name)) {
+                let path = own.lines().find_map(|line| {
+                    let mut parts = line.splitn(3, ':').skip(1);
+                    let (controllers, path) = (parts.next()?, parts.next()?);
+                    controllers.split(',').any(|one| one == controller).then(|| path.trim_start_matches('/').to_owned())
+                });
+                let ours = Path::new(folder).join(path.unwrap_or_default());
+                let ours = if ours.is_dir() { ours } else { PathBuf::from(folder) };
+                at.insert(controller, ours);
+            }
+        }
+        let made = |name: &str| at.get(name).and_then(|parent| base(parent));
+        let (memory, pids) = (made("memory")?, made("pids")?);
+        Some(Self::First { memory, pids, cpu: made("cpu"), cpuacct: made("cpuacct") })
+    }
+
+    fn find_second(mounts: &str, own: &str) -> Option<Self> {
+        let folder = mounts.lines().find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+            [_, folder, "cgroup2", ..] => Some(PathBuf::from(folder)),
+            _ => None,
+        })?;
+        let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        // A place that a supervisor delegated to us (systemd's Delegate=yes); else, for root, the top.
+        [folder.join(path), folder].into_iter().filter(|parent| parent.is_dir()).find_map(|parent| {
+            hand_down(&parent)?;
+            let base = base(&parent)?;
+            write(&base, "cgroup.subtree_control", "+memory +pids +cpu").ok()?;
+            Some(Self::Second(base))
+        })
+    }
+
+    /// A group with these limits. `Ok(None)` where no groups can be made at all.
+    pub(super) fn make(&self, run: &str, limits: &SandboxLimits) -> io::Result<Option<Group>> {
+        let group = match self {
+            Self::Absent => return Ok(None),
+            Self::Second(base) => Group { memory: base.join(run), folders: vec![base.join(run)], second: true },
+            Self::First { memory, pids, cpu, cpuacct } => {
+                let folders = [Some(memory), Some(pids), cpu.as_ref(), cpuacct.as_ref()].into_iter().flatten().map(|base| base.join(run));
+                Group { memory: memory.join(run), folders: folders.collect(), second: false }
+            }
+        };
+        for folder in &group.folders {
+            fs::create_dir(folder)?;
+        }
+        group.limit(limits)?;
+        Ok(Some(group))
+    }
+
+    fn bases(&self) -> Vec<&PathBuf> {
+        match self {
+            Self::Absent => Vec::new(),
+            Self::Second(base) => vec![base],
+            Self::First { memory, pids, cpu, cpuacct } => {
+                [Some(memory), Some(pids), cpu.as_ref(), cpuacct.as_ref()].into_iter().flatten().collect()
+            }
+        }
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for base in self.bases() {
+            drop(fs::remove_dir(base));
+        }
+    }
+}
+
+impl Group {
+    fn limit(&self, limits: &SandboxLimits) -> io::Result<()> {
+        let quota = limits.cpu_millis * PERIOD_US / 1000;
+        for folder in &self.folders {
+            if self.second {
+                write(folder, "memory.max", &limits.memory_bytes.to_string())?;
+                optional(write(folder, "memory.swap.max", "0"))?;
+                optional(write(folder, "memory.oom.group", "1"))?;
+                write(folder, "pids.max", &limits.pids.to_string())?;
+                optional(write(folder, "cpu.max", &format!("{quota} {PERIOD_US}")))?;
+                optional(write(folder, "cpu.weight", "50"))?;
+            } else if folder.join("memory.limit_in_bytes").exists() {
+                write(folder, "memory.limit_in_bytes", &limits.memory_bytes.to_string())?;
+                optional(write(folder, "memory.memsw.limit_in_bytes", &limits.memory_bytes.to_string()))?;
+            } else if folder.join("pids.max").exists() {
+                write(folder, "pids.max", &limits.pids.to_string())?;
+            } else if folder.join("cpu.cfs_quota_us").exists() {
+                write(folder, "cpu.cfs_period_us", &PERIOD_US.to_string())?;
+                write(folder, "cpu.cfs_quota_us", &quota.to_string())?;
+                optional(write(folder, "cpu.shares", "512"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a process in.
+    pub(super) fn add(&self, pid: u32) -> io::Result<()> {
+        self.folders.iter().try_for_each(|folder| write(folder, "cgroup.procs", &pid.to_string()))
+    }
+
+    /// Whether the kernel killed something in it for want of memory.
+    pub(super) fn oom(&self) -> bool {
+        let file = if self.second { "memory.events" } else { "memory.oom_control" };
+        field(&self.memory, file, "oom_kill") > 0
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let sum = |file: &str| self.folders.iter().map(|folder| number(folder, file)).sum();
+        if self.second {
+            return Usage {
+                memory_bytes: sum("memory.current"),
+                memory_peak_bytes: sum("memory.peak"),
+                cpu_ms: field(&self.memory, "cpu.stat", "usage_usec") / 1000,
+                pids: sum("pids.current"),
+            };
+        }
+        Usage {
+            memory_bytes: sum("memory.usage_in_bytes"),
+            memory_peak_bytes: sum("memory.max_usage_in_bytes"),
+            cpu_ms: sum("cpuacct.usage") / 1_000_000,
+            pids: sum("pids.current"),
+        }
+    }
+
+    /// Takes the group away; what is left in it is killed.
+    pub(super) fn remove(&self) {
+        let until = Instant::now() + Duration::from_secs(2);
+        for folder in &self.folders {
+            while fs::remove_dir(folder).is_err() && folder.exists() && Instant::now() < until {
+                kill_all(folder);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
+
+fn kill_all(folder: &Path) {
+    for pid in fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default().lines() {
+        if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// Our folder below this one, and none of a spawner that is gone.
+fn base(parent: &Path) -> Option<PathBuf> {
+    for entry in fs::read_dir(parent).ok()?.flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+        if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
+            for left in fs::read_dir(entry.path()).into_iter().flatten().flatten().filter(|left| left.path().is_dir()) {
+                kill_all(&left.path());
+                drop(fs::remove_dir(left.path()));
+            }
+            drop(fs::remove_dir(entry.path()));
+        }
+    }
+    let base = parent.join(format!("{PREFIX}{}", std::process::id()));
+    match fs::create_dir(&base) {
+        Ok(()) => Some(base),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Some(base),
+        Err(_) => None,
+    }
+}
+
+/// Lets children of a group of version 2 have the controllers. A group with processes of its own cannot do that, but for the top: where all of
+/// them are the server and this process, they go into a child of their own; others are nobody's to move.
+fn hand_down(parent: &Path) -> Option<()> {
+    let controllers = fs::read_to_string(parent.join("cgroup.controllers")).ok()?;
+    if !["memory", "pids", "cpu"].iter().all(|wanted| controllers.split_whitespace().any(|one| one == *wanted)) {
+        return None;
+    }
+    let all = "+memory +pids +cpu";
+    if write(parent, "cgroup.subtree_control", all).is_ok() {
+        return Some(());
+    }
+    let ours = [Some(rustix::process::getpid()), rustix::process::getppid()];
+    let inside = fs::read_to_string(parent.join("cgroup.procs")).ok()?;
+    let known = |line: &str| ours.iter().flatten().any(|pid| line == pid.as_raw_nonzero().to_string());
+    if !inside.lines().all(known) {
+        return None;
+    }
+    let server = parent.join("server");
+    optional(fs::create_dir(&server)).ok()?;
+    for pid in inside.lines() {
+        write(&server, "cgroup.procs", pid).ok()?;
+    }
+    write(parent, "cgroup.subtree_control", all).ok()
+}
+
+fn write(folder: &Path, file: &str, value: &str) -> io::Result<()> {
+    fs::write(folder.join(file), value)
+}
+
+/// What older or smaller kernels do not have.
+fn optional(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+        // A file that is not there cannot be made in a cgroup: its folder is written by the kernel alone.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        done => done,
+    }
+}
+
+fn number(folder: &Path, file: &str) -> u64 {
+    fs::read_to_string(folder.join(file)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default()
+}
+
+/// A line `name number`.
+fn field(folder: &Path, file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or_default()
+}

@@ -1,0 +1,102 @@
+//! The server's end of the spawner's socket. The spawner is started at the first question, and again should it ever end: a server that runs no
+//! sandboxes pays for none.
+
+use super::{
+    Result, SandboxError,
+    native::{
+        COMMAND,
+        wire::{Ask, Told, pair, receive, send},
+    },
+};
+use crate::config::SandboxSettings;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::Mutex;
+
+/// One question takes no longer, or the spawner is given up: its end ends every sandbox, and the next question starts another.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Clone)]
+pub(super) struct Spawner {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: SandboxSettings,
+    data: PathBuf,
+    /// One question at a time. Whoever waits for this waits without a thread.
+    link: Arc<Mutex<Option<Link>>>,
+}
+
+struct Link {
+    socket: OwnedFd,
+    process: Child,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // It ends by itself when its socket is closed; where it hangs, this is what is left.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+impl Spawner {
+    pub(super) fn new(settings: SandboxSettings, data: PathBuf) -> Self {
+        Self { inner: Arc::new(Inner { settings, data, link: Arc::default() }) }
+    }
+
+    /// Asks, and waits for the answer.
+    pub(super) async fn ask(&self, ask: Ask, fds: Vec<OwnedFd>) -> Result<(Told, Vec<OwnedFd>)> {
+        let mut link = Arc::clone(&self.inner.link).lock_owned().await;
+        let inner = Arc::clone(&self.inner);
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut now = match link.take() {
+                Some(link) => link,
+                None => inner.start()?,
+            };
+            let told = now.ask(&ask, &fds)?;
+            *link = Some(now);
+            Ok(told)
+        });
+        match asked.await.map_err(|error| SandboxError::Internal(error.to_string()))?? {
+            (Told::Failed(error), _) => Err(error),
+            told => Ok(told),
+        }
+    }
+}
+
+impl Inner {
+    fn start(&self) -> Result<Link> {
+        let trouble = |error: std::io::Error| SandboxError::Unavailable(format!("the spawner could not be started: {error}"));
+        let data = std::path::absolute(&self.data).map_err(trouble)?;
+        let (socket, theirs) = pair().map_err(trouble)?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE)).map_err(|error| trouble(error.into()))?;
+        let process = Command::new(&self.settings.program)
+            .args([COMMAND, "spawner"])
+            .arg(data)
+            .arg(self.settings.uid_base.to_string())
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(trouble)?;
+        Ok(Link { socket, process })
+    }
+}
+
+impl Link {
+    fn ask(&mut self, ask: &Ask, fds: &[OwnedFd]) -> Result<(Told, Vec<OwnedFd>)> {
+        let trouble = |error: std::io::Error| SandboxError::Internal(format!("the spawner does not answer: {error}"));
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        send(&self.socket, ask, &fds).map_err(trouble)?;
+        receive(&self.socket).map_err(trouble)?.ok_or_else(|| SandboxError::Internal("the spawner ended".to_owned()))
+    }
+}
