@@ -90,7 +90,11 @@ impl Sandboxes {
         let (program, args, env) = match &spec.start {
             Start::Python { .. } => self.python(&[]),
             Start::Command { command, args, env } => {
-                let program = if command.contains('/') { format!("/bundle/{command}") } else { format!("/usr/bin/{command}") };
+                let program = match command.as_str() {
+                    path if path.starts_with('/') => path.to_owned(),
+                    path if path.contains('/') => format!("/bundle/{path}"),
+                    name => format!("/usr/bin/{name}"),
+                };
                 let secrets = secrets.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned()));
                 (program, args.clone(), plain_environment().chain(env.iter().cloned()).chain(secrets).collect())
             }

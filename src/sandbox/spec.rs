@@ -69,7 +69,7 @@ pub enum Start {
     },
     /// Any program that speaks MCP on its stdin and stdout.
     Command {
-        /// A path below the bundle, or a program of the sandbox's `/usr/bin`.
+        /// A program: a path with a slash is one below the bundle, one that begins with a slash is the sandbox's own, a name is one of `/usr/bin`.
         command: String,
         /// Its arguments.
         args: Vec<String>,
