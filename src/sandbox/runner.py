@@ -12,6 +12,7 @@ WORKSPACE = "/workspace"
 CALLS_AT_ONCE = 4
 SHELL_SECONDS = 60
 FILES_LISTED_MAX = 1000
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Refused(Exception):
@@ -31,13 +32,13 @@ def inside(path):
     return real
 
 
-def open_plain(path):
+def open_plain(path, folder=None):
     """Opens a file to read, and nothing that could make the reader wait or be followed elsewhere."""
     import stat
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise Refused(f"{os.path.relpath(path, WORKSPACE)} is no plain file")
+        raise Refused(f"{os.path.basename(path) or 'the workspace'} is no plain file")
     return os.fdopen(fd, "rb")
 
 
@@ -55,20 +56,37 @@ def write_file(path, chunks, append=False):
     return size
 
 
-def entries(top, seen=None):
-    """Everything below a folder: path from the workspace, and facts. Links are named and never followed."""
+def entries(top):
+    """Everything below a folder: path from the workspace, facts, and where it lies: a folder's descriptor and a name in it, so that nothing
+    that is moved or replaced meanwhile leads elsewhere. Links are named and never followed."""
     try:
-        found = sorted(os.scandir(top), key=lambda entry: entry.name)
+        folder = os.open(top, FOLDER)
     except OSError:
         return
-    for entry in found:
+    yield from entries_of(folder, os.path.relpath(top, WORKSPACE))
+
+
+def entries_of(folder, path):
+    try:
         try:
-            facts = entry.stat(follow_symlinks=False)
+            names = sorted(os.listdir(folder))
         except OSError:
-            continue
-        yield os.path.relpath(entry.path, WORKSPACE), entry.path, facts
-        if entry.is_dir(follow_symlinks=False):
-            yield from entries(entry.path)
+            return
+        for name in names:
+            try:
+                facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except OSError:
+                continue
+            below = os.path.normpath(os.path.join(path, name))
+            yield below, facts, folder, name
+            if kind_of(facts) == "folder":
+                try:
+                    inner = os.open(name, FOLDER, dir_fd=folder)
+                except OSError:
+                    continue
+                yield from entries_of(inner, below)
+    finally:
+        os.close(folder)
 
 
 def kind_of(facts):
@@ -100,8 +118,8 @@ def snapshot(out):
     """The workspace as a tar stream: files, folders and links as such. What is something else stays behind."""
     import tarfile
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        for name, path, facts in entries(WORKSPACE):
-            member = tarfile.TarInfo(name)
+        for path, facts, folder, name in entries(WORKSPACE):
+            member = tarfile.TarInfo(path)
             member.mtime, member.mode = int(facts.st_mtime), facts.st_mode & 0o777
             kind = kind_of(facts)
             try:
@@ -109,18 +127,20 @@ def snapshot(out):
                     member.type = tarfile.DIRTYPE
                     archive.addfile(member)
                 elif kind == "link":
-                    member.type, member.linkname = tarfile.SYMTYPE, os.readlink(path)
+                    member.type, member.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=folder)
                     archive.addfile(member)
                 elif kind == "file":
-                    with open_plain(path) as file:
+                    with open_plain(name, folder) as file:
                         member.size = os.fstat(file.fileno()).st_size
                         archive.addfile(member, Exactly(file, member.size))
-            except (FileNotFoundError, PermissionError, Refused):
-                continue
+            except (Refused, OSError) as error:
+                if getattr(error, "errno", None) in (28, 32):
+                    raise
 
 
 def restore(source):
-    """A tar stream into the workspace, over what is there."""
+    """A tar stream into the workspace, over what is there: of an entry that is there already, the archive's stays."""
+    import shutil
     import tarfile
     with tarfile.open(fileobj=source, mode="r|") as archive:
         for member in archive:
@@ -129,11 +149,17 @@ def restore(source):
                 raise Refused(f"{member.name} is outside the workspace")
             parent, path = inside(os.path.dirname(name)), os.path.join(WORKSPACE, name)
             os.makedirs(parent, exist_ok=True)
+            if name == "." or not (member.isdir() or member.issym() or member.isfile()):
+                continue
+            folder = os.path.isdir(path) and not os.path.islink(path)
             if member.isdir():
-                if not os.path.isdir(path):
-                    os.mkdir(path)
-            elif member.issym() or member.isfile():
-                if os.path.lexists(path) and not os.path.isdir(path):
+                if os.path.lexists(path) and not folder:
+                    os.unlink(path)
+                os.makedirs(path, exist_ok=True)
+            else:
+                if folder:
+                    shutil.rmtree(path)
+                elif os.path.lexists(path):
                     os.unlink(path)
                 if member.issym():
                     os.symlink(member.linkname, path)
@@ -156,10 +182,10 @@ def one_piece_of_work(work, args):
         elif work == "write":
             write_file(args[0], chunks_of(source))
         elif work == "list":
-            for count, (name, _, facts) in enumerate(entries(inside(args[0]))):
+            for count, (path, facts, _, _) in enumerate(entries(inside(args[0]))):
                 if count == int(args[1]):
                     break
-                line = {"path": name, "kind": kind_of(facts), "bytes": facts.st_size, "changed": int(facts.st_mtime * 1000)}
+                line = {"path": path.encode("utf-8", "replace").decode(), "kind": kind_of(facts), "bytes": facts.st_size, "changed": int(facts.st_mtime * 1000)}
                 out.write(json.dumps(line).encode() + b"\n")
         out.flush()
     except Refused as refusal:
@@ -458,7 +484,7 @@ class ListFiles:
 
     def call(self, arguments, _call):
         lines = []
-        for name, _, facts in entries(inside(arguments.get("path", "."))):
+        for name, facts, _, _ in entries(inside(arguments.get("path", "."))):
             if len(lines) == FILES_LISTED_MAX:
                 lines.append("[and more]")
                 break

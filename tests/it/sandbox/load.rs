@@ -1,0 +1,139 @@
+//! Many sandboxes at once, and what one costs. In full, the costs are asserted; always, they are printed.
+
+use super::{
+    as_both,
+    cage::{As, Cage, MIB, Sandbox},
+};
+use crate::harness::full;
+use serde_json::json;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Private bytes of a process and all below it: what it costs the machine beyond what is shared.
+fn private_bytes(pid: u32) -> u64 {
+    let of = format!("/proc/{pid}");
+    let rollup = fs::read_to_string(format!("{of}/smaps_rollup")).unwrap_or_default();
+    let number = |line: &str| line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() * 1024;
+    let own: u64 = rollup.lines().filter(|line| line.starts_with("Private_")).map(number).sum();
+    let children = fs::read_to_string(format!("{of}/task/{pid}/children")).unwrap_or_default();
+    own + children.split_whitespace().filter_map(|child| child.parse().ok()).map(private_bytes).sum::<u64>()
+}
+
+/// The processes of init below a spawner of this data directory.
+fn inits(cage: &Cage) -> Vec<u32> {
+    let words = format!("spawner\0{}", cage.config.data.display());
+    let spawner = fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        String::from_utf8_lossy(&fs::read(entry.path().join("cmdline")).ok()?).contains(&words).then_some(pid)
+    });
+    let spawner = spawner.expect("a spawner");
+    let children = fs::read_to_string(format!("/proc/{spawner}/task/{spawner}/children")).unwrap();
+    children.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
+
+/// Warm call, cold boot, idle memory: `docs/benchmarks.md` has the command and the results.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_a_boot_and_an_idle_sandbox_cost_little() {
+    as_both("load::a_call_a_boot_and_an_idle_sandbox_cost_little", async |cage| {
+        let mut sandbox = cage.boot("warm").await;
+        sandbox.run("pass").await;
+        let mut calls = Vec::new();
+        for _ in 0..500 {
+            let begun = Instant::now();
+            sandbox.tool("run", json!({"code": ""})).await;
+            calls.push(begun.elapsed());
+        }
+        let idle = inits(&cage).into_iter().map(private_bytes).sum::<u64>();
+        let mut boots = Vec::new();
+        // The first of each boot makes its workspace; the boots after it are what an agent waits for.
+        cage.boot("cold").await.run("pass").await;
+        for _ in 0..20 {
+            let begun = Instant::now();
+            let mut sandbox = cage.boot("cold").await;
+            sandbox.tool("run", json!({"code": ""})).await;
+            boots.push(begun.elapsed());
+        }
+        let (call, boot) = (median(calls), median(boots));
+        println!("{:?}: warm call {call:?}, boot to first result {boot:?}, idle {:.1} MiB private", cage.by, idle as f64 / MIB as f64);
+        assert!(idle > MIB, "an idle sandbox that weighs nothing was not weighed");
+        if full() {
+            assert!(call < Duration::from_millis(2) && boot < Duration::from_millis(100) && idle < 12 * MIB);
+        }
+    })
+    .await;
+}
+
+/// 54, and fifty that live at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once_all_stand_and_none_is_in_another_s_way() {
+    let number = if full() { 50 } else { 12 };
+    as_both("load::many_at_once_all_stand_and_none_is_in_another_s_way", async |cage| {
+        let begun = Instant::now();
+        let boots = (0..number).map(|one| {
+            let cage = &cage;
+            async move {
+                let mut spec = cage.spec(&format!("many-{one}"));
+                spec.limits.workspace_bytes = 8 * MIB;
+                let mut sandbox = cage.boot_as(&spec, Vec::new()).await;
+                let seen = sandbox.run(&format!("open('/workspace/{one}', 'w'); print(os.listdir('/workspace'))")).await;
+                assert_eq!(seen, format!("['{one}']\n"), "each sees its own workspace alone");
+                sandbox
+            }
+        });
+        let mut standing = futures_util::future::join_all(boots).await;
+        let weight: u64 = inits(&cage).into_iter().map(private_bytes).sum();
+        println!("{:?}: {number} stand after {:?}, {} MiB private together", cage.by, begun.elapsed(), weight / MIB);
+        if full() {
+            assert!(weight < 1024 * MIB);
+        }
+        for sandbox in &mut standing {
+            assert_eq!(sandbox.run("print('here')").await, "here\n");
+        }
+    })
+    .await;
+}
+
+/// What fork bombs, memory hogs, floods and disk fillers of one do to another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_noisy_sandbox_does_not_slow_a_quiet_one_much() {
+    let Some(cage) = Cage::new("load::a_noisy_sandbox_does_not_slow_a_quiet_one_much", As::Root).await else { return };
+    let mut quiet = cage.boot("quiet").await;
+    let calls = if full() { 400 } else { 60 };
+    let alone = p99(&mut quiet, calls).await;
+    let noise = [
+        "import os\nwhile True:\n    try:\n        if os.fork() == 0: os._exit(0)\n    except OSError: pass",
+        "while True: x = bytearray(400 << 20)",
+        "while True: print('x' * 100000)",
+        "import os\nwhile True:\n    try: open('/workspace/full', 'wb').write(b'x' * (60 << 20))\n    except OSError: pass",
+    ];
+    let mut noisy = Vec::new();
+    for (number, code) in noise.iter().enumerate() {
+        let mut sandbox = cage.boot(&format!("noisy-{number}")).await;
+        sandbox.send("tools/call", json!({"name": "run", "arguments": {"code": code}})).await;
+        noisy.push(sandbox);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let beside = p99(&mut quiet, calls).await;
+    println!("p99 of a call: alone {alone:?}, beside four that waste what they can {beside:?}");
+    if full() {
+        assert!(beside < (alone * 3).max(Duration::from_millis(50)), "{alone:?} {beside:?}");
+    }
+}
+
+async fn p99(sandbox: &mut Sandbox, calls: usize) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..calls {
+        let begun = Instant::now();
+        sandbox.tool("run", json!({"code": ""})).await;
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
+}
