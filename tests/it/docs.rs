@@ -43,6 +43,7 @@ fn every_link_of_the_pages_leads_to_a_file() {
         "docs/errors.md",
         "docs/money.md",
         "docs/operations.md",
+        "docs/sandbox.md",
         "docs/security.md",
     ] {
         let text = read(page);
@@ -83,6 +84,24 @@ fn the_money_page_names_code_and_tests_that_are_there() {
 fn declared(text: &str, kind: &str, name: &str) -> Option<usize> {
     let head = format!("{kind} {name}");
     text.match_indices(&head).map(|(at, _)| at).find(|at| text[at + head.len()..].starts_with(['(', '<', ' ', ':', ';']))
+}
+
+/// Each attempt that docs/sandbox.md tells of is a test.
+#[test]
+fn the_sandbox_page_names_tests_that_are_there() {
+    let page = read("docs/sandbox.md");
+    let tests: String =
+        ["host", "kernel", "life", "runner", "waste", "work"].map(|name| read(&format!("tests/it/sandbox/{name}.rs"))).concat();
+    let (_, attempts) = page.split_once("## Attempts").expect("the table of attempts");
+    let mut seen = 0;
+    for line in attempts.lines().filter(|line| line.ends_with("` |")) {
+        let cell = line.trim_end_matches(" |").rsplit("| ").next().unwrap_or_default();
+        for name in cell.split('`').skip(1).step_by(2) {
+            assert!(tests.contains(&format!("async fn {name}() {{")), "docs/sandbox.md names {name}, which is no test");
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen}");
 }
 
 fn code(value: &str) -> String {

@@ -8,7 +8,7 @@ use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::symlink,
+            fs::{PermissionsExt, symlink},
             net::{SocketAddr, UnixListener},
         },
     },
@@ -213,7 +213,6 @@ async fn a_boot_follows_nothing_that_lies_in_a_workspace() {
 async fn a_program_of_a_bundle_runs_as_it_is() {
     as_both("host::a_program_of_a_bundle_runs_as_it_is", async |cage| {
         fs::write(cage.bundle.join("server"), "#!/bin/sh\nread line\necho \"{\\\"got\\\": $line, \\\"key\\\": \\\"$KEY\\\", \\\"arg\\\": \\\"$1\\\", \\\"set\\\": \\\"$SET\\\"}\"\nexit 7\n").unwrap();
-        use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(cage.bundle.join("server"), fs::Permissions::from_mode(0o755)).unwrap();
         let linked = cage.dir().join("linked");
         symlink(&cage.bundle, &linked).unwrap();

@@ -61,7 +61,7 @@ async fn a_call_a_boot_and_an_idle_sandbox_cost_little() {
             boots.push(begun.elapsed());
         }
         let (call, boot) = (median(calls), median(boots));
-        println!("{:?}: warm call {call:?}, boot to first result {boot:?}, idle {:.1} MiB private", cage.by, idle as f64 / MIB as f64);
+        println!("{:?}: warm call {call:?}, boot to first result {boot:?}, idle {} KiB private", cage.by, idle / 1024);
         assert!(idle > MIB, "an idle sandbox that weighs nothing was not weighed");
         if full() {
             assert!(call < Duration::from_millis(2) && boot < Duration::from_millis(100) && idle < 12 * MIB);

@@ -2,7 +2,10 @@
 
 use super::as_both;
 use nimblesite::sandbox::SandboxError;
-use std::time::Duration;
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 #[tokio::test]
 async fn files_go_in_and_come_out_while_nothing_runs_and_while_it_does() {
@@ -102,7 +105,6 @@ print(base64.b64encode(b'no archive at all' * 100).decode())
 ",
             )
             .await;
-        use std::process::{Command, Stdio};
         let decoded = |line: &str| {
             let mut child = Command::new("base64").arg("-d").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
             std::io::Write::write_all(child.stdin.as_mut().unwrap(), line.as_bytes()).unwrap();
