@@ -36,6 +36,7 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::OnceCell, time::timeout};
+use zeroize::Zeroizing;
 
 /// Plays a part of the backend if this process was started for one: to be asked before anything else in `main`.
 pub fn stage() -> Option<ExitCode> {
@@ -100,21 +101,30 @@ impl Sandboxes {
             }
         };
         let task = runner::task(spec, &secrets);
-        let booting = async {
-            let mut running = self.launch(spec, spec.bundle.clone(), program, args, env).await?;
-            if let Some(task) = task {
-                running.tell(&task).await?;
-            }
-            Ok(running)
-        };
-        timeout(self.inner.boot, booting).await.map_err(|_| SandboxError::Deadline)?
+        self.in_time(self.launch(spec, spec.bundle.clone(), program, args, env)?, task).await
     }
 
     /// The runner, to do one piece of work on the workspace and end.
     async fn boot_for_files(&self, spec: &SandboxSpec, work: &[&str]) -> Result<Running> {
         let (program, args, env) = self.python(work);
-        let booting = self.launch(spec, None, program, args, env);
-        timeout(self.inner.boot, booting).await.map_err(|_| SandboxError::Deadline)?
+        self.in_time(self.launch(spec, None, program, args, env)?, None).await
+    }
+
+    /// Starts it in a task of its own: when the caller's patience ends before the spawner's answer comes, what then stands is dropped, and so
+    /// ended.
+    async fn in_time(&self, launch: Launch, task: Option<Zeroizing<Vec<u8>>>) -> Result<Running> {
+        let this = self.clone();
+        let booting = tokio::spawn(async move {
+            let mut running = this.start(launch).await?;
+            if let Some(task) = task {
+                running.tell(&task).await?;
+            }
+            Ok(running)
+        });
+        match timeout(self.inner.boot, booting).await {
+            Ok(booted) => booted.map_err(|error| SandboxError::Internal(error.to_string()))?,
+            Err(_) => Err(SandboxError::Deadline),
+        }
     }
 
     fn python(&self, work: &[&str]) -> (String, Vec<String>, Vec<(String, String)>) {
@@ -122,19 +132,18 @@ impl Sandboxes {
         (self.inner.settings.python.to_string_lossy().into_owned(), args, plain_environment().collect())
     }
 
-    async fn launch(
+    fn launch(
         &self,
         spec: &SandboxSpec,
         bundle: Option<PathBuf>,
         program: String,
         args: Vec<String>,
         env: Vec<(String, String)>,
-    ) -> Result<Running> {
+    ) -> Result<Launch> {
         let serial = self.inner.serial.fetch_add(1, Ordering::Relaxed);
-        let run = format!("{}-{serial}", spec.id);
         let bundle = bundle.map(std::path::absolute).transpose().map_err(|error| SandboxError::Internal(error.to_string()))?;
-        let launch = Launch {
-            run: run.clone(),
+        Ok(Launch {
+            run: format!("{}-{serial}", spec.id),
             id: spec.id.clone(),
             bundle,
             program,
@@ -143,16 +152,20 @@ impl Sandboxes {
             limits: spec.limits,
             rootfs: self.inner.settings.rootfs.clone(),
             strict: self.inner.settings.strict,
-        };
+        })
+    }
+
+    async fn start(&self, launch: Launch) -> Result<Running> {
+        let (run, limits) = (launch.run.clone(), launch.limits);
+        let workspace = self.inner.data.join("sandboxes").join(launch.id.as_str()).join("workspace");
         let ([stdin, stdout, stderr, status], theirs) = pipes()?;
         let (booted, pidfd) = match self.inner.spawner.ask(Ask::Boot(launch), theirs).await? {
             (Told::Booted(booted), mut fds) if fds.len() == 1 => (booted, fds.remove(0)),
             _ => return Err(SandboxError::Internal("the spawner answered something else".to_owned())),
         };
-        let workspace = self.inner.data.join("sandboxes").join(spec.id.as_str()).join("workspace");
         let ends = Ends { stdin, stdout, stderr, status };
         let mut running = Running::take_over(self.inner.spawner.clone(), run, booted, pidfd, ends).await?;
-        running.watch(spec.limits, workspace);
+        running.watch(limits, workspace);
         Ok(running)
     }
 

@@ -83,11 +83,11 @@ impl Cgroups {
                 Group { memory: memory.join(run), folders: folders.collect(), second: false }
             }
         };
-        for folder in &group.folders {
-            fs::create_dir(folder)?;
+        let made = group.folders.iter().try_for_each(fs::create_dir).and_then(|()| group.limit(limits));
+        if made.is_err() {
+            group.remove();
         }
-        group.limit(limits)?;
-        Ok(Some(group))
+        made.map(|()| Some(group))
     }
 
     fn bases(&self) -> Vec<&PathBuf> {

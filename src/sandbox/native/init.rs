@@ -28,6 +28,8 @@ use std::{
 
 /// The user inside.
 const USER: u32 = 1000;
+/// No core dump is that short; and of all sizes, only this one keeps it from the host's own program for dumps, which asks for no size.
+const CORE_BYTES_MAX: u64 = 1;
 const FILE_BYTES_MAX: u64 = 256 << 20;
 const FILES_OPEN_MAX: u64 = 512;
 const LOCKED_BYTES_MAX: u64 = 64 << 10;
@@ -86,7 +88,7 @@ fn limit(limits: &SandboxLimits, hard_memory: bool) -> Result<(), String> {
     let mut wanted = vec![
         (Resource::Fsize, FILE_BYTES_MAX),
         (Resource::Nofile, FILES_OPEN_MAX),
-        (Resource::Core, 0),
+        (Resource::Core, CORE_BYTES_MAX),
         (Resource::Memlock, LOCKED_BYTES_MAX),
         (Resource::Msgqueue, 0),
         (Resource::Nproc, limits.pids),

@@ -109,7 +109,7 @@ impl Cage {
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("a mode");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
         let mut config = Config::default_for(data.clone());
-        config.sandbox.program = env!("CARGO_BIN_EXE_nimblesite").into();
+        config.sandbox.program = program();
         if by == As::PlainUser {
             config.sandbox.strict = false;
             if is_root() {
@@ -170,12 +170,17 @@ impl Cage {
     }
 }
 
+/// The binary that plays the backend's parts.
+pub fn program() -> PathBuf {
+    std::env::var_os("NIMBLESITE_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_nimblesite").into(), PathBuf::from)
+}
+
 /// The backend as another user has it: the server's process stays as it is and makes nothing itself.
 fn wrapper(dir: &Path) -> PathBuf {
     let path = dir.join("as-plain-user");
     let text = format!(
         "#!/bin/sh\nexec setpriv --reuid={PLAIN_USER} --regid={PLAIN_USER} --clear-groups --inh-caps=-all {} \"$@\"\n",
-        env!("CARGO_BIN_EXE_nimblesite")
+        program().display()
     );
     fs::write(&path, text).expect("a script");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode");
