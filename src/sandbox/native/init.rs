@@ -9,7 +9,7 @@ use crate::sandbox::SandboxLimits;
 use rustix::{
     fs::Mode,
     process::{
-        DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, nice, set_dumpable_behavior,
+        DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, nice, prlimit, set_dumpable_behavior,
         set_parent_process_death_signal, setrlimit, umask, wait,
     },
     system::sethostname,
@@ -49,7 +49,14 @@ pub(super) fn run(socket: BorrowedFd<'_>) {
         // The spawner ended before it could take us along.
         return;
     }
-    match lock(&launch).and_then(|landlock| Ok((landlock, start(&launch, stdin, stdout, stderr)?))) {
+    let started = lock(&launch).and_then(|landlock| {
+        let program = start(&launch, stdin, stdout, stderr)?;
+        if !hard_memory {
+            bound_address_space(program, launch.limits.memory_bytes)?;
+        }
+        Ok((landlock, program))
+    });
+    match started {
         Ok((landlock, program)) => {
             tell(&mut status, &Status::Ready { landlock });
             let end = reap(program);
@@ -96,7 +103,6 @@ fn limit(limits: &SandboxLimits, hard_memory: bool) -> Result<(), String> {
         (Resource::Nice, 0),
     ];
     if !hard_memory {
-        wanted.push((Resource::As, limits.memory_bytes.saturating_mul(4)));
         wanted.push((Resource::Cpu, CPU_SECONDS_MAX));
         nice(10).map_err(|error| format!("nice: {error}"))?;
     }
@@ -146,6 +152,15 @@ fn start(launch: &Launch, stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> R
         .map_err(|error| format!("{} could not be started in the sandbox: {error}", launch.program))?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     pid.ok_or_else(|| "the program has no process".to_owned())
+}
+
+/// The program's alone, and all that it starts: our own allocator reserves more than a small sandbox may, and uses none of it.
+fn bound_address_space(program: Pid, memory_bytes: u64) -> Result<(), String> {
+    let most = memory_bytes.saturating_mul(4);
+    let most = getrlimit(Resource::As).maximum.map_or(most, |ours| ours.min(most));
+    prlimit(Some(program), Resource::As, Rlimit { current: Some(most), maximum: Some(most) })
+        .map(drop)
+        .map_err(|error| format!("the program's address space: {error}"))
 }
 
 /// Waits for every orphan, until the program itself ends. With our own end the kernel ends all that is left.

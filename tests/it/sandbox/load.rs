@@ -16,12 +16,12 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// Private bytes of a process and all below it: what it costs the machine beyond what is shared.
+/// Bytes that a process and all below it wrote: what it costs the machine. Pages of files that are only read are everybody's.
 fn private_bytes(pid: u32) -> u64 {
     let of = format!("/proc/{pid}");
     let rollup = fs::read_to_string(format!("{of}/smaps_rollup")).unwrap_or_default();
     let number = |line: &str| line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() * 1024;
-    let own: u64 = rollup.lines().filter(|line| line.starts_with("Private_")).map(number).sum();
+    let own: u64 = rollup.lines().filter(|line| line.starts_with("Private_Dirty:")).map(number).sum();
     let children = fs::read_to_string(format!("{of}/task/{pid}/children")).unwrap_or_default();
     own + children.split_whitespace().filter_map(|child| child.parse().ok()).map(private_bytes).sum::<u64>()
 }
