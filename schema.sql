@@ -33,7 +33,10 @@ CREATE TABLE tenants (
     state        TEXT NOT NULL CHECK (state = 'creating' OR state = 'active' OR state = 'deleting'),
     suspended_at INTEGER,
     created_at   INTEGER NOT NULL,
-    updated_at   INTEGER NOT NULL
+    updated_at   INTEGER NOT NULL,
+    bytes_max    INTEGER CHECK (bytes_max >= 0),        -- of the tenant's file; 0 is no limit, none the server's own
+    conversations_days INTEGER CHECK (conversations_days > 0), -- how long they are kept after their last change; none for ever
+    logs_days    INTEGER CHECK (logs_days > 0)
 ) STRICT;
 
 CREATE TABLE memberships (

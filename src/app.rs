@@ -9,6 +9,7 @@ use crate::{
     provider::client::Client,
     rates::RateCard,
     storage::Storage,
+    telemetry::Telemetry,
 };
 use arc_swap::ArcSwap;
 use std::{ops::Deref, sync::Arc};
@@ -34,6 +35,8 @@ pub struct Parts {
     pub mailer: Mailer,
     /// The time.
     pub clock: Clock,
+    /// Who is told of turns and calls, besides our own counters.
+    pub telemetry: Telemetry,
 }
 
 /// The parts, and what they share while they run.
@@ -75,6 +78,7 @@ impl App {
             limits: parts.config.limits.clone(),
             clock: parts.clock,
             metrics: metrics.clone(),
+            telemetry: parts.telemetry.clone(),
             stopping: stopping.clone(),
         });
         let started = parts.clock.now();

@@ -136,6 +136,8 @@ pub struct Config {
     pub providers: BTreeMap<String, ProviderConfig>,
     /// What sandboxes are made with.
     pub sandbox: SandboxSettings,
+    /// The OpenTelemetry collector to tell of turns and vendor calls; none by default.
+    pub otlp_endpoint: Option<String>,
     /// Every limit.
     pub limits: Limits,
 }
@@ -359,6 +361,12 @@ limits! {
     usage_periods_max: count = 1_000;
     /// Refusals logged a minute in one tenant; the rest are counted only.
     refusal_logs_per_minute: count = 60;
+    /// How often conversations and log rows that are beyond a tenant's retention are looked for.
+    retention_interval_ms: ms = Duration::from_secs(3600);
+    /// Conversations or log rows beyond their days that are removed in one commit.
+    retention_batch_max: count = 100;
+    /// Such commits of each kind in one tenant in one sweep; what is left waits for the next.
+    retention_batches_max: count = 100;
     /// How often background facts (ledger heads, last use of keys) are written.
     heads_interval_ms: ms = Duration::from_millis(1_000);
     /// Bytes of memory of one sandbox, unless its config or bundle says otherwise.

@@ -23,6 +23,7 @@ pub mod rates;
 pub mod sandbox;
 pub mod secret;
 pub mod storage;
+pub mod telemetry;
 pub mod template;
 pub mod vault;
 pub mod wallet;

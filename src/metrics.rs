@@ -1,5 +1,5 @@
-//! What is counted, for Prometheus. No label ever names a tenant, a key, a user or anything else a caller chose: labels come from fixed sets,
-//! so that neither secrets nor unbounded series can get in.
+//! What is counted, for Prometheus. No label ever names a tenant, a key, a user, a model or anything else that a caller or the rate card
+//! chose: labels come from small fixed sets, so that neither secrets nor more than 200 series can get in, however many tenants there are.
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -19,13 +19,8 @@ pub struct Metrics {
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RequestLabels {
-    endpoint: &'static str,
+    group: &'static str,
     status: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct EndpointLabel {
-    endpoint: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -41,24 +36,18 @@ struct NameLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct CallLabels {
     wire: &'static str,
-    model: String,
     outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct WireLabel {
-    wire: &'static str,
 }
 
 struct Inner {
     registry: Mutex<Registry>,
     requests: Family<RequestLabels, Counter>,
-    request_seconds: Family<EndpointLabel, Histogram>,
+    request_seconds: Histogram,
     turns: Family<OutcomeLabel, Counter>,
     steps: Family<OutcomeLabel, Counter>,
     holds: Family<OutcomeLabel, Counter>,
     vendor_calls: Family<CallLabels, Counter>,
-    vendor_seconds: Family<WireLabel, Histogram>,
+    vendor_seconds: Histogram,
     key_checks: Family<OutcomeLabel, Counter>,
     levels: Family<NameLabel, Gauge>,
     streams: Gauge,
@@ -87,12 +76,12 @@ impl Metrics {
         let inner = Inner {
             registry: Mutex::new(Registry::with_prefix("nimblesite")),
             requests: Family::default(),
-            request_seconds: Family::new_with_constructor(seconds),
+            request_seconds: seconds(),
             turns: Family::default(),
             steps: Family::default(),
             holds: Family::default(),
             vendor_calls: Family::default(),
-            vendor_seconds: Family::new_with_constructor(seconds),
+            vendor_seconds: seconds(),
             key_checks: Family::default(),
             levels: Family::default(),
             streams: Gauge::default(),
@@ -108,8 +97,8 @@ impl Metrics {
         Self { inner: Arc::new(inner) }
     }
 
-    /// A request was answered. `endpoint` is the name in the endpoint table, or `none`.
-    pub fn request(&self, endpoint: &'static str, status: u16, took: Duration) {
+    /// A request was answered. `group` is that of its endpoint in the documentation, or `none`.
+    pub fn request(&self, group: &'static str, status: u16, took: Duration) {
         let class = match status / 100 {
             1 => "1xx",
             2 => "2xx",
@@ -117,8 +106,8 @@ impl Metrics {
             4 => "4xx",
             _ => "5xx",
         };
-        self.inner.requests.get_or_create(&RequestLabels { endpoint, status: class }).inc();
-        self.inner.request_seconds.get_or_create(&EndpointLabel { endpoint }).observe(took.as_secs_f64());
+        self.inner.requests.get_or_create(&RequestLabels { group, status: class }).inc();
+        self.inner.request_seconds.observe(took.as_secs_f64());
     }
 
     /// A turn ended: `completed`, `tool_calls`, `failed`, `cancelled`, `refused`.
@@ -136,12 +125,11 @@ impl Metrics {
         self.inner.holds.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// A vendor call ended. `model` is the rate card's own name when the card knows the model, else nothing (counted as `other`): the
-    /// names that callers send must not become labels. `outcome` is a fixed word such as `ok`, `overloaded`, `refused`, `broken`, `timeout`.
-    pub fn vendor_call(&self, wire: &'static str, model: Option<&str>, outcome: &'static str, took: Duration) {
-        let model = model.filter(|name| *name != "*").unwrap_or("other").to_owned();
-        self.inner.vendor_calls.get_or_create(&CallLabels { wire, model, outcome }).inc();
-        self.inner.vendor_seconds.get_or_create(&WireLabel { wire }).observe(took.as_secs_f64());
+    /// A vendor call ended. `outcome` is a fixed word such as `ok`, `overloaded`, `refused`, `broken`, `timeout`. Models are no labels: a rate
+    /// card has hundreds.
+    pub fn vendor_call(&self, wire: &'static str, outcome: &'static str, took: Duration) {
+        self.inner.vendor_calls.get_or_create(&CallLabels { wire, outcome }).inc();
+        self.inner.vendor_seconds.observe(took.as_secs_f64());
     }
 
     /// A credential was looked at: `ok`, `refused`, `busy`.
@@ -201,7 +189,7 @@ impl Metrics {
 impl Inner {
     fn register(&self) {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        registry.register("http_requests", "Requests answered, by endpoint and class of status", self.requests.clone());
+        registry.register("http_requests", "Requests answered, by group of endpoints and class of status", self.requests.clone());
         registry.register_with_unit(
             "http_request_duration",
             "Time from a request's head to its answer's head",
@@ -211,7 +199,7 @@ impl Inner {
         registry.register("turns", "Turns ended", self.turns.clone());
         registry.register("steps", "Steps ended", self.steps.clone());
         registry.register("holds", "What happened to holds", self.holds.clone());
-        registry.register("vendor_calls", "Calls to vendors, by wire, model of the rate card and outcome", self.vendor_calls.clone());
+        registry.register("vendor_calls", "Calls to vendors, by wire and outcome", self.vendor_calls.clone());
         registry.register_with_unit("vendor_call_duration", "Time of calls to vendors", Unit::Seconds, self.vendor_seconds.clone());
         registry.register("key_checks", "Credentials looked at", self.key_checks.clone());
         registry.register("level", "What runs, waits or is open now, by name", self.levels.clone());
@@ -248,16 +236,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_names_what_was_counted_and_hides_unknown_models() {
+    fn the_text_names_what_was_counted() {
         let metrics = Metrics::new();
-        metrics.request("ConfigList", 204, Duration::from_millis(3));
-        metrics.vendor_call("openai", None, "ok", Duration::from_secs(2));
+        metrics.request("Configs", 204, Duration::from_millis(3));
+        metrics.vendor_call("openai", "ok", Duration::from_secs(2));
         metrics.interrupted(2);
         metrics.interrupted(2);
         let stream = metrics.stream_opened();
         let text = metrics.text().unwrap();
-        assert!(text.contains("nimblesite_http_requests_total{endpoint=\"ConfigList\",status=\"2xx\"} 1"), "{text}");
-        assert!(text.contains("nimblesite_vendor_calls_total{wire=\"openai\",model=\"other\",outcome=\"ok\"} 1"), "{text}");
+        assert!(text.contains("nimblesite_http_requests_total{group=\"Configs\",status=\"2xx\"} 1"), "{text}");
+        assert!(text.contains("nimblesite_vendor_calls_total{wire=\"openai\",outcome=\"ok\"} 1"), "{text}");
         assert!(text.contains("nimblesite_streams_open 1") && text.contains("nimblesite_turns_interrupted_total 2"), "{text}");
         drop(stream);
         assert!(metrics.text().unwrap().contains("nimblesite_streams_open 0"));

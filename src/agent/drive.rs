@@ -19,6 +19,7 @@ use crate::{
         client::{Call, Ended, Outcome},
     },
     storage::{Hold, OpenTurn, Principal, Settled, TenantStore},
+    telemetry::{ChatFacts, TurnSpan},
 };
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
@@ -35,6 +36,8 @@ pub(super) struct Drive {
     pub(super) arrived: Instant,
     pub(super) feed: Arc<Feed>,
     pub(super) cancel: CancellationToken,
+    /// Where a collector is told of it.
+    pub(super) span: Option<TurnSpan>,
 }
 
 /// What a turn has made of its conversation so far.
@@ -85,12 +88,16 @@ enum Next {
 
 impl Agent {
     /// Runs a turn to its end. Its `first` call may have been prepared when it was opened.
-    pub(super) async fn drive(&self, drive: Drive, first: Option<Prepared>, guards: Guards) {
+    pub(super) async fn drive(&self, mut drive: Drive, first: Option<Prepared>, guards: Guards) {
         let last = match AssertUnwindSafe(Box::pin(self.run(&drive, first))).catch_unwind().await {
             Ok(last) => last,
             Err(_) => broken_off(&drive).await,
         };
-        self.parts().metrics.turn(outcome_of(&last));
+        let outcome = outcome_of(&last);
+        self.parts().metrics.turn(outcome);
+        if let Some(span) = drive.span.take() {
+            span.end(self.parts().clock.now(), Some(outcome).filter(|outcome| matches!(*outcome, "failed" | "cancelled")));
+        }
         // Whoever reads the last event may go on at once: nothing may be in the way any more.
         let Guards { turn, slot, claim, conversation } = guards;
         drop((slot, claim, conversation));
@@ -157,13 +164,11 @@ impl Agent {
         crate::failpoint::hit("before-send");
         let (ended, hold) = follow(drive, self.parts().client.send(hold, provider, encoded), told).await;
         crate::failpoint::hit("after-answer");
-        self.parts().metrics.vendor_call(
-            provider.wire.name(),
-            self.known_model(model).as_deref(),
-            outcome_name(&ended.outcome),
-            ended.total,
-        );
+        self.parts().metrics.vendor_call(provider.wire.name(), outcome_name(&ended.outcome), ended.total);
         let bill = Bill::of(&ended, &hold, sent_bytes);
+        if let Some(span) = &drive.span {
+            span.chat(self.parts().clock.now(), &chat_facts(&ended, &hold, &bill));
+        }
         self.breach_check(drive, &hold, &bill).await;
         let called = Called { hold: &hold, ended: &ended, bill: &bill };
         match (&ended.outcome, purpose) {
@@ -193,13 +198,6 @@ impl Agent {
                 }
             }
         }
-    }
-
-    /// Models on the rate card may be named in metrics; anything else would be a label that callers choose.
-    fn known_model(&self, model: &ModelRef) -> Option<String> {
-        let rates = self.parts().rates.load();
-        let row = rates.find(&model.provider, &model.model)?;
-        Some(row.name.clone())
     }
 }
 
@@ -281,6 +279,24 @@ fn outcome_of(last: &Event) -> &'static str {
         Event::Completed(..) => "completed",
         Event::Failed(Error::TurnCancelled) => "cancelled",
         _ => "failed",
+    }
+}
+
+/// What a collector is told of a call.
+fn chat_facts<'a>(ended: &Ended, hold: &'a Hold, bill: &Bill) -> ChatFacts<'a> {
+    let (finish, failed) = match &ended.outcome {
+        Outcome::Answered(answer) => (Some(answer.finish.name()), None),
+        other => (None, Some(outcome_name(other))),
+    };
+    ChatFacts {
+        provider: &hold.model().provider,
+        model: &hold.model().model,
+        row: &hold.row().name,
+        output_tokens_max: hold.output_tokens(),
+        usage: bill.usage,
+        finish,
+        failed,
+        took: ended.total,
     }
 }
 

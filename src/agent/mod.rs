@@ -27,6 +27,7 @@ use crate::{
     provider::client::Client,
     rates::RateCard,
     storage::{Admission, Claim, OpenTurn, Opened, Principal, Storage, Stored, TenantStore, TurnAsk},
+    telemetry::{Telemetry, TraceParent, TurnFacts, TurnSpan},
     template,
 };
 use arc_swap::ArcSwap;
@@ -65,6 +66,8 @@ pub struct Parts {
     pub clock: Clock,
     /// What is counted.
     pub metrics: Metrics,
+    /// Who is told of turns and calls.
+    pub telemetry: Telemetry,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
 }
@@ -96,6 +99,8 @@ pub struct Chat {
     pub request: RequestId,
     /// When its head had arrived.
     pub arrived: Instant,
+    /// The caller's own trace.
+    pub trace: Option<TraceParent>,
 }
 
 /// The way to a turn's events.
@@ -219,7 +224,9 @@ impl Agent {
                 let guard = running.turn_begin(tenant, turn);
                 let (feed, cancel) = (Arc::clone(&guard.entry.feed), guard.entry.cancel.clone());
                 let follower = Follower::new(Arc::clone(&feed));
+                let span = self.turn_span(&chat, &open);
                 let drive = drive::Drive {
+                    span,
                     who: chat.who,
                     store: chat.store,
                     metadata: chat.input.metadata.filter(|_| !open.conversation_is_new),
@@ -233,6 +240,21 @@ impl Agent {
                 Ok((Reading { follower, turn, replayed: false, available }, Some((Box::new(drive), first, guards))))
             }
         }
+    }
+
+    /// Tells the collector, if there is one, that a turn begins.
+    fn turn_span(&self, chat: &Chat, open: &OpenTurn) -> Option<TurnSpan> {
+        let Parts { telemetry, clock, .. } = self.parts();
+        telemetry.turn(chat.trace, clock.now(), || TurnFacts {
+            agent_id: open.config_id.to_string(),
+            agent_name: &open.config.name,
+            provider: &open.config.model_config.provider,
+            model: &open.config.model_config.model,
+            conversation: open.conversation.to_string(),
+            turn: open.turn.to_string(),
+            request: open.request.to_string(),
+            tenant: chat.who.tenant_id().to_string(),
+        })
     }
 
     /// What is checked inside the transaction that opens the turn, and the call that it begins with.

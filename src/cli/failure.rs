@@ -65,7 +65,7 @@ pub(super) fn say(error: &Error) -> String {
         Error::NotFound { what, id } => format!("there is no {what} {id}; `nimblesite {what} list` shows what there is"),
         Error::EmailNotVerified => "the address is not verified; `nimblesite user verify EMAIL` marks it so".to_owned(),
         Error::TenantUnavailable => "the tenant's file cannot be opened; `nimblesite doctor` says why".to_owned(),
-        Error::TenantFull => "the tenant's file has reached its size limit (limits.tenant_bytes_max)".to_owned(),
+        Error::TenantFull => "the tenant's file has reached its size limit; `nimblesite tenant limit` raises it".to_owned(),
         Error::DiskFull => "the disk is full; free some space and try again".to_owned(),
         Error::LastOwner => "a tenant keeps at least one owner".to_owned(),
         Error::TenantSuspended => "the tenant is suspended; `nimblesite tenant resume ID` lets it chat again".to_owned(),

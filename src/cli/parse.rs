@@ -39,6 +39,26 @@ pub(super) fn money(text: &str) -> Result<Money, String> {
     text.parse().map_err(|_| "expected dollars with at most nine places, such as 10.00".to_owned())
 }
 
+/// Bytes such as `2GiB`, `500MB` or `1000000`.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    const EXPECTED: &str = "expected bytes such as 2GiB, 500MiB or 1000000";
+    let text = text.trim();
+    let (digits, unit) = text.split_at(text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len()));
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" | "k" => 1 << 10,
+        "mib" | "m" => 1 << 20,
+        "gib" | "g" => 1 << 30,
+        "tib" | "t" => 1 << 40,
+        _ => return Err(EXPECTED.to_owned()),
+    };
+    let count: u64 = digits.parse().map_err(|_| EXPECTED)?;
+    count.checked_mul(factor).filter(|bytes| i64::try_from(*bytes).is_ok()).ok_or_else(|| EXPECTED.to_owned())
+}
+
 /// One of the four roles.
 pub(super) fn role(text: &str) -> Result<Role, String> {
     Role::from_name(text).ok_or_else(|| "expected viewer, member, admin or owner".to_owned())
@@ -52,6 +72,16 @@ pub(super) fn id<T: FromStr<Err = ids::NotAnId>>(text: &str) -> Result<T, String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_bytes_with_units() {
+        for (text, bytes) in [("0", 0), ("1000", 1_000), ("2GiB", 2 << 30), ("500 MB", 500_000_000), ("3k", 3_072)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "GiB", "-1", "1.5GiB", "2 parsecs", "9999999999GiB", "18446744073709551615"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn durations_are_counts_with_units() {

@@ -10,9 +10,14 @@ use crate::{
     mail::Mailer,
     provider::client::Client,
     storage::{Mode, Storage},
+    telemetry::Telemetry,
 };
 use arc_swap::ArcSwap;
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -32,6 +37,9 @@ pub struct Running {
     accepting: JoinHandle<crate::error::Result<()>>,
     background: JoinSet<()>,
 }
+
+/// A sweep is not begun sooner after the one before.
+const SWEEP_PAUSE_MIN: Duration = Duration::from_millis(10);
 
 /// What to do when the port is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +87,8 @@ impl Running {
             let (client, mailer) = (Client::new(&config.limits)?, Mailer::new(&config.mail, &config.data, &url, &config.limits)?);
             storage.tenants_finish().await?;
             let rates = Arc::new(ArcSwap::from_pointee(card));
-            let app = App::new(Parts { config, storage: storage.clone(), rates, client, mailer, clock: Clock });
+            let telemetry = config.otlp_endpoint.as_deref().map_or_else(|| Ok(Telemetry::off()), Telemetry::to)?;
+            let app = App::new(Parts { config, storage: storage.clone(), rates, client, mailer, clock: Clock, telemetry });
             app.agent.start().await?;
             Ok(Self::accept(app, listener, at, url))
         };
@@ -101,6 +110,7 @@ impl Running {
             Err(error) => tracing::warn!(%error, "control.sock could not be made; tenants can be deleted only while the server is down"),
         }
         background.spawn(card::watch(app.clone()));
+        background.spawn(sweep(app.clone()));
         let stop = CancellationToken::new();
         let accepting = tokio::spawn(http::serve(app.clone(), listener, stop.clone().cancelled_owned()));
         Self { app, at, url, stop, accepting, background }
@@ -139,10 +149,27 @@ impl Running {
             tracing::warn!(cancelled, "some turns did not end in time; they were cancelled and charged what they had used");
         }
         self.app.mailer.finish().await;
-        let storage = self.app.storage.clone();
-        tokio::task::spawn_blocking(move || storage.close()).await.map_err(crate::error::Error::internal)?;
+        let (storage, telemetry) = (self.app.storage.clone(), self.app.telemetry.clone());
+        tokio::task::spawn_blocking(move || {
+            storage.close();
+            telemetry.close();
+        })
+        .await
+        .map_err(crate::error::Error::internal)?;
         tracing::info!("stopped");
         ended.and_then(|ended| ended).map_err(Failure::from)
+    }
+}
+
+/// Removes what is beyond its days, again and again.
+async fn sweep(app: App) {
+    let mut ticks = tokio::time::interval(app.config.limits.retention_interval_ms.max(SWEEP_PAUSE_MIN));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = app.storage.retention_sweep().await {
+            tracing::warn!(%error, "what is beyond its days could not be looked for; it is tried again");
+        }
     }
 }
 

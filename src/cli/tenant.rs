@@ -47,6 +47,18 @@ pub(super) enum Tenant {
         #[arg(value_parser = parse::id::<TenantId>)]
         id: TenantId,
     },
+    /// Set how large a tenant's file may grow; it takes effect at its next request
+    Limit {
+        /// The tenant
+        #[arg(value_parser = parse::id::<TenantId>)]
+        id: TenantId,
+        /// Such as 500MiB, 2GiB or 1000000; 0 is no limit
+        #[arg(long, value_name = "SIZE", value_parser = parse::size, required_unless_present = "default")]
+        size: Option<u64>,
+        /// The server's own limit again, `limits.tenant_bytes_max`
+        #[arg(long, conflicts_with = "size")]
+        default: bool,
+    },
     /// Write all of a tenant's data to one SQLite file, while the server runs or not
     Export {
         /// The tenant
@@ -85,6 +97,7 @@ impl Tenant {
             Self::Show { id } => desk.with_storage(async |room| show(room, id).await),
             Self::Suspend { id } => desk.with_storage(async |room| suspend(room, id, true).await),
             Self::Resume { id } => desk.with_storage(async |room| suspend(room, id, false).await),
+            Self::Limit { id, size, .. } => desk.with_storage(async |room| limit(room, id, size).await),
             Self::Export { id, file } => desk.with_storage(async |room| export(room, id, file).await),
             Self::Import { file, owner, name } => desk.with_storage(async |room| import(room, file, &owner, name).await),
             Self::Delete { id, yes } => delete(desk, id, yes),
@@ -134,6 +147,8 @@ async fn show(room: Room, id: TenantId) -> Done {
         ("state", state(&tenant).to_owned()),
         ("time zone", tenant.time_zone.clone()),
         ("size", format!("{}{limit}", bytes(tenant.size_bytes))),
+        ("conversations", kept(tenant.retention.conversations_days)),
+        ("logs", kept(tenant.retention.logs_days)),
         ("created", moment(tenant.created_at)),
     ];
     room.out.thing(&tenant, &lines);
@@ -148,11 +163,23 @@ async fn suspend(room: Room, id: TenantId, suspended: bool) -> Done {
     Ok(())
 }
 
+async fn limit(room: Room, id: TenantId, size: Option<u64>) -> Done {
+    let tenant = room.storage.tenant_limit(&room.operator, id, size).await?;
+    room.out.value(&tenant);
+    let now = tenant.size_limit_bytes.map_or_else(|| "grow without a limit".to_owned(), |limit| format!("grow to {}", bytes(limit)));
+    room.out.say(format!("{:?} may {now}; it has {}.", tenant.name, bytes(tenant.size_bytes)));
+    Ok(())
+}
+
 async fn export(room: Room, id: TenantId, file: PathBuf) -> Done {
     let manifest = room.storage.tenant_export_to(&room.operator, id, file.clone()).await?;
     room.out.value(&manifest);
     room.out.say(format!("Wrote tenant {id} to {}; its table export_manifest says what is in it.", file.display()));
     Ok(())
+}
+
+fn kept(days: Option<u32>) -> String {
+    days.map_or_else(|| "kept for ever".to_owned(), |days| format!("kept for {days} days"))
 }
 
 fn state(tenant: &model::Tenant) -> &'static str {

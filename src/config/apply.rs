@@ -35,6 +35,7 @@ pub(super) struct Draft {
     pub(super) tls_key: Option<PathBuf>,
     pub(super) smtp_url: Option<Secret>,
     pub(super) mail_from: String,
+    pub(super) otlp_endpoint: Option<String>,
     pub(super) providers: BTreeMap<String, ProviderDraft>,
     pub(super) sandbox: SandboxSettings,
     pub(super) limits: Limits,
@@ -55,6 +56,7 @@ impl Default for Draft {
             tls_key: None,
             smtp_url: None,
             mail_from: "Nimblesite <nimblesite@localhost>".to_owned(),
+            otlp_endpoint: None,
             providers: BTreeMap::new(),
             sandbox: SandboxSettings::default(),
             limits: Limits::default(),
@@ -94,6 +96,10 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "Whether sandboxes need the kernel's own limits for memory and processes (cgroups) and Landlock; where they cannot be had, `false` accepts softer limits.",
     ),
     ("sandbox.uid_base", "The first user id for sandboxes, each of which gets its own, if root starts the server."),
+    (
+        "otlp.endpoint",
+        "An OpenTelemetry collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`; else what `OTEL_EXPORTER_OTLP_ENDPOINT` names; none by default.",
+    ),
     ("providers.NAME.wire", "What a provider of your own speaks: `openai`, `anthropic` or `ollama`."),
     ("providers.NAME.base_url", "Where the provider is."),
     ("providers.NAME.api_key_env", "The environment variable that holds the key; a local server may need none."),
@@ -179,7 +185,8 @@ impl Draft {
             ["sandbox", "rootfs"] => self.sandbox.rootfs = absolute(value)?,
             ["sandbox", "strict"] => self.sandbox.strict = flag(value)?,
             ["sandbox", "uid_base"] => self.sandbox.uid_base = user_id(value)?,
-            ["tls" | "mail" | "limits" | "providers" | "sandbox"] if *value == Value::Other("a section") => {}
+            ["otlp", "endpoint"] => self.otlp_endpoint = Some(address::base_url(text(value)?)?),
+            ["tls" | "mail" | "otlp" | "limits" | "providers" | "sandbox"] if *value == Value::Other("a section") => {}
             ["limits", name] => self.limit(name, value)?,
             ["providers", name] if *value == Value::Other("a section") => {
                 self.provider(name, origin)?;
@@ -264,6 +271,11 @@ pub(super) fn provider(
     // A vendor that answers nobody without a credential needs one, a server put in its place may not; a variable that is named is meant.
     let api_key_required = draft.api_key_env.is_some() || known.is_some_and(|known| known.api_key_required && known.base_url == base_url);
     Ok(ProviderConfig { name: name.to_owned(), wire, base_url, api_key, api_key_required, extra_params: draft.extra_params.clone() })
+}
+
+/// The collector that the usual variable names.
+pub(super) fn otlp_endpoint(env: &BTreeMap<String, String>) -> Result<Option<String>, String> {
+    from_variable(Some("OTEL_EXPORTER_OTLP_ENDPOINT"), Wire::OpenAi, env)
 }
 
 /// The variable that vendors' own libraries read a built-in provider's address from.

@@ -52,6 +52,7 @@ impl Config {
             secret_key: KeySource::Data,
             metrics_public: draft.metrics_public,
             cors_origins: draft.cors_origins,
+            otlp_endpoint: None,
             providers: providers.map(|provider| (provider.name.clone(), provider)).collect(),
             sandbox: draft.sandbox,
             limits: draft.limits,
@@ -119,6 +120,16 @@ fn assemble(data: PathBuf, data_origin: Origin, settings: Vec<Setting>, env: &BT
         (None, Some(path)) => KeySource::File(path),
         (None, None) => KeySource::Data,
     };
+    let otlp_endpoint = match draft.otlp_endpoint.clone().map_or_else(|| apply::otlp_endpoint(env), |set| Ok(Some(set))) {
+        Ok(endpoint) => endpoint,
+        Err(message) => {
+            faults.add("otlp.endpoint", &Origin::Env("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned()), message);
+            None
+        }
+    };
+    if draft.otlp_endpoint.is_none() && otlp_endpoint.is_some() {
+        origins.insert("otlp.endpoint".to_owned(), Origin::Env("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned()));
+    }
     faults.into_result()?;
     let provenance = Provenance { origins, key_envs };
     let public_url = draft.public_url.unwrap_or_else(|| public_url(draft.listen, tls.is_some()));
@@ -133,6 +144,7 @@ fn assemble(data: PathBuf, data_origin: Origin, settings: Vec<Setting>, env: &BT
         secret_key,
         metrics_public: draft.metrics_public,
         cors_origins: draft.cors_origins,
+        otlp_endpoint,
         providers,
         sandbox: draft.sandbox,
         limits: draft.limits,

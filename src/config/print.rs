@@ -61,6 +61,7 @@ impl Provenance {
         line("sandbox.rootfs".into(), config.sandbox.rootfs.display().to_string());
         line("sandbox.strict".into(), config.sandbox.strict.to_string());
         line("sandbox.uid_base".into(), config.sandbox.uid_base.to_string());
+        line("otlp.endpoint".into(), config.otlp_endpoint.clone().unwrap_or_default());
         for (name, provider) in &config.providers {
             line(format!("providers.{name}.wire"), provider.wire.name().into());
             line(format!("providers.{name}.base_url"), provider.base_url.clone());

@@ -205,6 +205,7 @@ mod tests {
             client: Client::new(&config.limits).unwrap(),
             mailer: Mailer::new(&config.mail, &config.data, &config.public_url, &config.limits).unwrap(),
             clock: Clock,
+            telemetry: crate::telemetry::Telemetry::off(),
             config,
         });
         tokio::spawn(serve_table(app.clone(), table, listener, std::future::pending()));

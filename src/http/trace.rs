@@ -5,6 +5,7 @@ use crate::{
     app::App,
     error::{Error, Result},
     ids::RequestId,
+    telemetry::TraceParent,
 };
 use hyper::http::request::Parts;
 use std::{any::Any, time::Instant};
@@ -23,9 +24,9 @@ pub(super) fn span(seen: &Seen, head: &Parts) -> Span {
     if let Some(id) = text("x-request-id").filter(|id| is_token(id)) {
         span.record("client_request_id", id);
     }
-    if let Some((trace, parent)) = text("traceparent").and_then(parse_traceparent) {
-        span.record("trace_id", trace);
-        span.record("parent_span_id", parent);
+    if let Some(parent) = text("traceparent").and_then(TraceParent::parse) {
+        span.record("trace_id", parent.trace_id());
+        span.record("parent_span_id", parent.parent_id());
     }
     span
 }
@@ -47,7 +48,7 @@ pub(super) fn ended(app: &App, seen: &Seen, head: &Parts, outcome: &Result<Reply
     if let Err(Error::Sealed { detail }) | Ok(Reply::Problem { error: Error::Sealed { detail }, .. }) = outcome {
         tracing::error!(endpoint, detail, "the operator's key is needed");
     }
-    app.metrics.request(endpoint, status, took);
+    app.metrics.request(seen.endpoint.map_or("none", |endpoint| endpoint.tag), status, took);
     let key = seen.who.as_ref().map(|who| field::display(who.key_id()));
     let tenant = seen.who.as_ref().map(|who| field::display(who.tenant_id()));
     let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -93,33 +94,12 @@ fn is_token(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
 }
 
-/// Trace and parent of a `traceparent` (W3C Trace Context, §3.2).
-fn parse_traceparent(text: &str) -> Option<(&str, &str)> {
-    let mut parts = text.split('-');
-    let mut next =
-        |length| parts.next().filter(|part| part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
-    let (version, trace, parent, _flags) = (next(2)?, next(32)?, next(16)?, next(2)?);
-    let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
-    (version != "ff" && !zero(trace) && !zero(parent)).then_some((trace, parent))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_sane_trace_headers_are_taken() {
-        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(parse_traceparent(good), Some(("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")));
-        for bad in [
-            "",
-            "00",
-            &good.replace("4bf9", "4BF9"),
-            &good.replace("00-4", "ff-4"),
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-        ] {
-            assert_eq!(parse_traceparent(bad), None, "{bad}");
-        }
+    fn only_sane_request_ids_are_taken() {
         assert!(is_token("req-1.2:3") && !is_token("") && !is_token("a b") && !is_token("a\nb") && !is_token(&"a".repeat(129)));
     }
 }

@@ -109,6 +109,17 @@ pub struct Tenant {
     pub size_bytes: u64,
     /// The size at which it is full, if there is one.
     pub size_limit_bytes: Option<u64>,
+    /// How long its conversations and logs are kept.
+    pub retention: Retention,
+}
+
+/// How long a tenant's content is kept. The ledger and the audit log stay, whatever is said here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Retention {
+    /// Days that a conversation is kept after its last change; none for ever.
+    pub conversations_days: Option<u32>,
+    /// Days that a row of the log is kept, from which usage is summed; none for ever.
+    pub logs_days: Option<u32>,
 }
 
 /// The answer to making a tenant: the only time the first key is shown.
@@ -205,6 +216,22 @@ pub struct TenantPatch {
     pub name: Option<String>,
     /// The new IANA time zone, such as `Europe/Vienna`.
     pub time_zone: Option<String>,
+    /// How long conversations and logs are to be kept.
+    pub retention: Option<RetentionPatch>,
+}
+
+/// What to change in a tenant's retention; what is left out stays, `null` keeps for ever.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionPatch {
+    /// Days to keep a conversation after its last change, 1–36500.
+    #[serde(default, deserialize_with = "null_or")]
+    #[schema(value_type = Option<u32>)]
+    pub conversations_days: Option<Option<u32>>,
+    /// Days to keep a row of the log, 1–36500.
+    #[serde(default, deserialize_with = "null_or")]
+    #[schema(value_type = Option<u32>)]
+    pub logs_days: Option<Option<u32>>,
 }
 
 /// What to change in a key; what is left out stays, `null` takes a limit away.

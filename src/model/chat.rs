@@ -124,6 +124,19 @@ pub enum FinishReason {
     Refusal,
 }
 
+impl FinishReason {
+    /// The name as it stands in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ToolCalls => "tool_calls",
+            Self::ContentFilter => "content_filter",
+            Self::Refusal => "refusal",
+        }
+    }
+}
+
 /// What was left out of the prompt, or shortened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ContextReport {

@@ -34,6 +34,8 @@ pub struct Principal {
     pub(super) tenant_name: Arc<str>,
     pub(super) time_zone: Arc<str>,
     pub(super) suspended: bool,
+    /// The tenant's own limit on the size of its file; 0 is no limit.
+    pub(super) bytes_max: Option<u64>,
     /// The key's public id, by which the catalog row is found again; empty where a user's session acts.
     pub(super) public_id: Arc<str>,
     /// The dashboard's session through which they act, if there is one.
@@ -151,7 +153,7 @@ impl Access {
 
 /// Everything that decides about a key, in one look. No row at all for a key that never was.
 const KEY_ROW: &str = "SELECT k.id, k.user_id, k.tenant_id, k.role, m.role, k.spend_limit, k.expires_at, t.name, t.time_zone, \
-     t.suspended_at, k.hash, k.revoked_at, u.disabled_at, t.state FROM api_keys k JOIN tenants t ON t.id = k.tenant_id \
+     t.suspended_at, k.hash, k.revoked_at, u.disabled_at, t.state, t.bytes_max FROM api_keys k JOIN tenants t ON t.id = k.tenant_id \
      JOIN users u ON u.id = k.user_id LEFT JOIN memberships m ON m.tenant_id = k.tenant_id AND m.user_id = k.user_id \
      WHERE k.public_id = ?1";
 
@@ -169,6 +171,7 @@ fn key_row_take(row: &dyn Row, version: u64, public_id: &str) -> Result<KeyRow> 
         tenant_name: row.text(7)?.into(),
         time_zone: row.text(8)?.into(),
         suspended: row.int_opt(9)?.is_some(),
+        bytes_max: rows::number_opt(row, 14)?,
         public_id: public_id.into(),
         session: None,
     };
@@ -243,7 +246,7 @@ impl Storage {
 
     /// The way to the tenant's data, its file kept open as long as the store lives.
     pub async fn tenant_store(&self, who: &Principal) -> Result<TenantStore> {
-        self.tenant_open(who.tenant_id).await
+        self.tenant_open(who.tenant_id, who.bytes_max).await
     }
 
     /// Proves a user token as it was presented: [`Error::InvalidToken`] if it does not stand, [`Error::EmailNotVerified`] if only the
@@ -280,11 +283,14 @@ impl Storage {
 
     /// The way to one tenant's data for the operator's own methods of this folder: the wallet, never content.
     pub(super) async fn operator_store(&self, _operator: &Operator, tenant: TenantId) -> Result<TenantStore> {
-        let sql = "SELECT 1 FROM tenants WHERE id = ?1 AND state = 'active'";
+        self.active_store(tenant).await
+    }
+
+    /// The way to an active tenant's data, for what this folder does by itself or for the operator.
+    pub(super) async fn active_store(&self, tenant: TenantId) -> Result<TenantStore> {
+        let sql = "SELECT bytes_max FROM tenants WHERE id = ?1 AND state = 'active'";
         let id = tenant.to_string();
-        self.catalog_read(move |tx| tx.first(sql, &[Param::Text(&id)], |_| Ok(())))
-            .await?
-            .ok_or_else(|| Error::not_found("tenant", tenant))?;
-        self.tenant_open(tenant).await
+        let found = self.catalog_read(move |tx| tx.first(sql, &[Param::Text(&id)], |row| rows::number_opt(row, 0))).await?;
+        self.tenant_open(tenant, found.ok_or_else(|| Error::not_found("tenant", tenant))?).await
     }
 }

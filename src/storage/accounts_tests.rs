@@ -375,7 +375,7 @@ async fn a_tenant_is_renamed_and_deleted_to_the_last_byte() {
     let world = world();
     let storage = &world.storage;
     let (ada, made, owner) = world.tenant("ada@example.com").await;
-    let patch = TenantPatch { name: Some(" Acme Corp ".to_owned()), time_zone: Some("Europe/Vienna".to_owned()) };
+    let patch = TenantPatch { name: Some(" Acme Corp ".to_owned()), time_zone: Some("Europe/Vienna".to_owned()), ..TenantPatch::default() };
     let tenant = storage.tenant_update(&owner, patch).await.unwrap();
     assert_eq!((tenant.name.as_str(), tenant.time_zone.as_str()), ("Acme Corp", "Europe/Vienna"));
     assert!(tenant.size_bytes > 0);
@@ -385,7 +385,7 @@ async fn a_tenant_is_renamed_and_deleted_to_the_last_byte() {
     let copy = store.read(|tx| tx.first("SELECT name FROM tenant WHERE id = ?1", &[], |row| Ok(row.text(0)?.to_owned())));
     assert_eq!(copy.await, Ok(Some("Acme Corp".to_owned())));
     for wrong in [("", None), ("x\ny", None), ("x", Some("Mars/Olympus"))] {
-        let patch = TenantPatch { name: Some(wrong.0.to_owned()), time_zone: wrong.1.map(str::to_owned) };
+        let patch = TenantPatch { name: Some(wrong.0.to_owned()), time_zone: wrong.1.map(str::to_owned), ..TenantPatch::default() };
         assert!(matches!(storage.tenant_update(&owner, patch).await, Err(Error::ValidationFailed { .. })));
     }
 

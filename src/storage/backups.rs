@@ -193,15 +193,18 @@ impl Storage {
     /// caller has the tenant's turns cancelled meanwhile.
     pub async fn tenant_restore(&self, _: &Operator, tenant: TenantId, file: PathBuf) -> Result<()> {
         let now = self.inner.clock.now();
-        self.catalog_write(move |tx| {
-            super::tenants::tenant_find(tx, tenant)?;
-            access_record(tx, tenant, Deed::new(Actor::OPERATOR, Act::TenantRestore, now).to(tenant))
-        })
-        .await?;
+        let found = self
+            .catalog_write(move |tx| {
+                access_record(tx, tenant, Deed::new(Actor::OPERATOR, Act::TenantRestore, now).to(tenant))?;
+                super::tenants::tenant_find(tx, tenant)
+            })
+            .await?;
+        let bytes_max = self.bytes_max(found.size_limit_bytes);
         let mut tries = 0;
         loop {
             let (engine, file) = (std::sync::Arc::clone(&self.inner.engine), file.clone());
-            let restored = tokio::task::spawn_blocking(move || engine.restore_from(tenant, &file)).await.map_err(Error::internal)?;
+            let restored =
+                tokio::task::spawn_blocking(move || engine.restore_from(tenant, &file, bytes_max)).await.map_err(Error::internal)?;
             match restored {
                 // A turn settles first.
                 Err(Error::Overloaded { .. }) if tries < RESTORE_TRIES => tries += 1,

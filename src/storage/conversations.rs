@@ -123,19 +123,7 @@ impl TenantStore {
                 return Err(Error::ConversationBusy { retry_after: Duration::from_secs(1) });
             }
             content_record(tx, Deed::new(by.into(), Act::ConversationDelete, now).to(id))?;
-            let id = id.to_string();
-            for sql in [
-                "DELETE FROM idempotency WHERE tenant_id = ?1 AND turn_id IN \
-                 (SELECT t.id FROM turns t WHERE t.tenant_id = ?1 AND t.conversation_id = ?2)",
-                "DELETE FROM turns WHERE tenant_id = ?1 AND conversation_id = ?2",
-                "DELETE FROM messages WHERE tenant_id = ?1 AND conversation_id = ?2",
-                "DELETE FROM conversation_metadata WHERE tenant_id = ?1 AND conversation_id = ?2",
-                "DELETE FROM conversations WHERE tenant_id = ?1 AND id = ?2",
-                "UPDATE logs SET detail = NULL WHERE tenant_id = ?1 AND conversation_id = ?2",
-            ] {
-                tx.execute(sql, &[Param::Text(&id)])?;
-            }
-            Ok(())
+            conversation_erase(tx, id)
         })
         .await
     }
@@ -172,6 +160,23 @@ pub(super) fn metadata_write(tx: &mut TenantTx<'_>, id: ConversationId, metadata
 /// Lets a conversation pass that this user may change. That it exists is no secret: every role of the tenant may read it.
 fn own(conversation: Conversation, user: UserId, role: Role) -> Result<Conversation> {
     if conversation.user_id == user || role >= Role::Admin { Ok(conversation) } else { Err(Error::InsufficientRole { needed: "admin" }) }
+}
+
+/// Takes away a conversation and every word of it. Log rows stay, without what was said.
+pub(super) fn conversation_erase(tx: &mut TenantTx<'_>, id: ConversationId) -> Result<()> {
+    let id = id.to_string();
+    for sql in [
+        "DELETE FROM idempotency WHERE tenant_id = ?1 AND turn_id IN \
+         (SELECT t.id FROM turns t WHERE t.tenant_id = ?1 AND t.conversation_id = ?2)",
+        "DELETE FROM turns WHERE tenant_id = ?1 AND conversation_id = ?2",
+        "DELETE FROM messages WHERE tenant_id = ?1 AND conversation_id = ?2",
+        "DELETE FROM conversation_metadata WHERE tenant_id = ?1 AND conversation_id = ?2",
+        "DELETE FROM conversations WHERE tenant_id = ?1 AND id = ?2",
+        "UPDATE logs SET detail = NULL WHERE tenant_id = ?1 AND conversation_id = ?2",
+    ] {
+        tx.execute(sql, &[Param::Text(&id)])?;
+    }
+    Ok(())
 }
 
 pub(super) fn conversation_find(tx: &mut TenantTx<'_>, id: ConversationId) -> Result<Conversation> {

@@ -162,6 +162,10 @@ pub(super) trait Engine: Send + Sync + 'static {
     /// The same, but only when it is open already. Cheap.
     fn lease_open(&self, tenant: TenantId) -> Option<Lease>;
 
+    /// Says how large a tenant's open database may grow, in bytes, from its next write on; none is without a limit. Until it is said, the
+    /// server's own limit holds. Cheap.
+    fn limit(&self, tenant: TenantId, bytes_max: Option<u64>);
+
     /// Makes a new tenant's database, empty but for its schema, its one tenant row (name, creation time) and its empty wallet.
     fn create(&self, tenant: TenantId, name: &str, created_at: Time) -> Result<()>;
 
@@ -172,8 +176,11 @@ pub(super) trait Engine: Send + Sync + 'static {
     /// The size of a tenant's database in bytes.
     fn size_bytes(&self, tenant: TenantId) -> Result<u64>;
 
-    /// How many bytes a tenant may still store, where it has a limit. Room that was freed inside the file counts.
-    fn room_bytes(&self, tenant: TenantId) -> Result<Option<u64>>;
+    /// How many bytes of a tenant's database hold something. Room that was freed inside the file does not count.
+    fn used_bytes(&self, tenant: TenantId) -> Result<u64>;
+
+    /// Leaves nothing of what was deleted in the database's log, where nobody reads from it at this moment.
+    fn log_empty(&self, tenant: TenantId) -> Result<()>;
 
     /// Writes a consistent copy of a place to a new file, checked, while work on it goes on.
     fn copy_to(&self, place: Place, target: &Path) -> Result<()>;
@@ -189,7 +196,7 @@ pub(super) trait Engine: Send + Sync + 'static {
 
     /// Replaces a tenant's content by an exported file's, in one transaction, with nobody else at work on it. Money stays as it is.
     /// [`crate::error::Error::Overloaded`] while a turn of the tenant runs.
-    fn restore_from(&self, tenant: TenantId, file: &Path) -> Result<()>;
+    fn restore_from(&self, tenant: TenantId, file: &Path, bytes_max: Option<u64>) -> Result<()>;
 
     /// As [`Self::create`], with the content of an exported file, and no money.
     fn import_from(&self, tenant: TenantId, name: &str, created_at: Time, file: &Path) -> Result<()>;

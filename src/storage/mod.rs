@@ -26,6 +26,7 @@ mod operate;
 mod proof;
 #[cfg(test)]
 mod read_tests;
+mod retention;
 mod rows;
 mod schema;
 mod sealing;
@@ -50,6 +51,7 @@ pub use conversations::ConversationFilter;
 pub use credit::CreditInput;
 pub use exports::{Export, ExportHeld};
 pub use logs::{LogFilter, Pace, UsageAsk, UsageGroup};
+pub use retention::Swept;
 pub use sessions::{Session, Visitor};
 pub use status::Counts;
 pub use steps::{Kept, NewAnswer, NewMessage, Settled, Step, StepEnd};
@@ -200,13 +202,16 @@ impl Storage {
         tokio::task::spawn_blocking(move || engine.key_uses(&keys)).await.map_err(Error::internal)?
     }
 
-    /// The way to one tenant's data. Whoever calls this inside storage has a witness that leads to this tenant.
-    async fn tenant_open(&self, tenant: TenantId) -> Result<TenantStore> {
+    /// The way to one tenant's data. Whoever calls this inside storage has a witness that leads to this tenant, and has read how large its file
+    /// may grow: `own_bytes_max` is the tenant's own limit, 0 for none, and nothing where the server's holds.
+    async fn tenant_open(&self, tenant: TenantId, own_bytes_max: Option<u64>) -> Result<TenantStore> {
         let engine = &self.inner.engine;
         let lease = match engine.lease_open(tenant) {
             Some(lease) => lease,
             None => self.tenant_lease(tenant).await?,
         };
+        let bytes_max = self.bytes_max(own_bytes_max);
+        engine.limit(tenant, bytes_max);
         Ok(TenantStore {
             tenant,
             engine: Arc::clone(engine),
@@ -215,8 +220,14 @@ impl Storage {
             boot: self.inner.boot,
             clock: self.inner.clock,
             limits: Arc::clone(&self.inner.limits),
+            bytes_max,
             _lease: lease,
         })
+    }
+
+    /// How large a tenant's file may grow: by its own limit, else by the server's; 0 is no limit.
+    fn bytes_max(&self, own: Option<u64>) -> Option<u64> {
+        Some(own.unwrap_or(self.inner.limits.tenant_bytes_max as u64)).filter(|max| *max > 0)
     }
 
     async fn tenant_lease(&self, tenant: TenantId) -> Result<Lease> {

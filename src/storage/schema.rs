@@ -45,6 +45,10 @@ CREATE TRIGGER audit_append_only_delete BEFORE DELETE ON audit
     BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
 ",
     SESSIONS,
+    // Each tenant's own size limit and retention.
+    "ALTER TABLE tenants ADD COLUMN bytes_max INTEGER CHECK (bytes_max >= 0);
+     ALTER TABLE tenants ADD COLUMN conversations_days INTEGER CHECK (conversations_days > 0);
+     ALTER TABLE tenants ADD COLUMN logs_days INTEGER CHECK (logs_days > 0);",
 ];
 
 /// Sessions of the dashboard and links to begin one.

@@ -127,7 +127,7 @@ mod tests {
     }
 
     async fn store(storage: &Storage, tenant: TenantId) -> TenantStore {
-        storage.tenant_open(tenant).await.unwrap()
+        storage.tenant_open(tenant, None).await.unwrap()
     }
 
     #[tokio::test]

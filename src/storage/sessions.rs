@@ -80,7 +80,7 @@ const RENEWED_AFTER: u32 = 24;
 
 /// Everything that decides about a session, in one look.
 const SESSION: &str = "SELECT s.id, s.user_id, s.tenant_id, s.expires_at, s.ends_at, s.operator, u.email, u.disabled_at, u.verified_at, \
-     m.role, t.name, t.time_zone, t.suspended_at, t.state, k.public_id, s.key_id FROM sessions s LEFT JOIN users u ON u.id = s.user_id \
+     m.role, t.name, t.time_zone, t.suspended_at, t.state, k.public_id, s.key_id, t.bytes_max FROM sessions s LEFT JOIN users u ON u.id = s.user_id \
      LEFT JOIN tenants t ON t.id = s.tenant_id LEFT JOIN memberships m ON m.tenant_id = s.tenant_id AND m.user_id = s.user_id \
      LEFT JOIN api_keys k ON k.id = s.key_id";
 
@@ -116,6 +116,7 @@ fn found_take(row: &dyn Row) -> Result<Found> {
             tenant_name: row.text(10)?.into(),
             time_zone: row.text(11)?.into(),
             suspended: row.int_opt(12)?.is_some(),
+            bytes_max: rows::number_opt(row, 16)?,
             public_id: Arc::from(""),
             session: Some(id),
         }),

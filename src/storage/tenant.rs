@@ -25,6 +25,8 @@ pub struct TenantStore {
     pub(super) boot: BootId,
     pub(super) clock: Clock,
     pub(super) limits: Arc<Limits>,
+    /// How large the tenant's file may grow, as the catalog said when this was made.
+    pub(super) bytes_max: Option<u64>,
     pub(super) _lease: Lease,
 }
 
@@ -61,12 +63,10 @@ impl TenantStore {
 
     /// [`Error::TenantFull`] when the tenant's size limit is reached. Ask before a turn begins: a turn that runs is let finish, on a reserve.
     pub async fn room_check(&self) -> Result<()> {
-        if self.limits.tenant_bytes_max == 0 {
-            return Ok(());
-        }
+        let Some(bytes_max) = self.bytes_max else { return Ok(()) };
         let (engine, tenant) = (Arc::clone(&self.engine), self.tenant);
-        let room = tokio::task::spawn_blocking(move || engine.room_bytes(tenant)).await.map_err(Error::internal)??;
-        if room == Some(0) { Err(Error::TenantFull) } else { Ok(()) }
+        let used = tokio::task::spawn_blocking(move || engine.used_bytes(tenant)).await.map_err(Error::internal)??;
+        if used >= bytes_max { Err(Error::TenantFull) } else { Ok(()) }
     }
 
     /// Writes a consistent copy of this tenant's database to a new file, while work on it goes on.

@@ -4,7 +4,7 @@
 use super::{
     Operator, Principal, SignedIn, Storage, catalog,
     engine::{Param, Row, Tx, TxExt},
-    keys, operate, rows,
+    keys, operate, retention, rows,
     select::Select,
     tenant::TenantTx,
     trail::{self, Actor, Author, Deed, access_record},
@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     ids::{KeyId, TenantId, UserId},
     mail,
-    model::{Act, AuditChain, List, MeTenant, Page, Role, Tenant, TenantCreated, TenantPatch},
+    model::{Act, AuditChain, List, MeTenant, Page, Retention, Role, Tenant, TenantCreated, TenantPatch},
     secret::{KeyHash, NewKey},
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -148,18 +148,21 @@ impl Storage {
             tracing::warn!(tenant = %id, %error, "the size of a tenant's file is not known");
             0
         });
-        let limit = self.inner.limits.tenant_bytes_max;
-        Ok(Tenant { size_bytes, size_limit_bytes: (limit > 0).then_some(limit as u64), ..tenant })
+        let size_limit_bytes = self.bytes_max(tenant.size_limit_bytes);
+        Ok(Tenant { size_bytes, size_limit_bytes, ..tenant })
     }
 
-    /// Changes name or time zone. Needs an owner's key.
+    /// Changes name, time zone or retention. Needs an owner's key.
     pub async fn tenant_update(&self, who: &Principal, patch: TenantPatch) -> Result<Tenant> {
         let name = patch.name.map(|name| catalog::name_checked(&name, "/name")).transpose()?;
         if patch.time_zone.as_ref().is_some_and(|zone| !clock::is_time_zone(zone)) {
             return Err(Error::invalid("/time_zone", "expected a time zone of the IANA database, such as Europe/Vienna or UTC"));
         }
         let (who, now, zone, new_name) = (who.clone(), self.inner.clock.now(), patch.time_zone, name.clone());
-        let witness = who.clone();
+        let (witness, kept) = (who.clone(), patch.retention);
+        if let Some(kept) = &kept {
+            retention::check(kept)?;
+        }
         let tenant = self
             .catalog_write(move |tx| {
                 catalog::standing_at_least(tx, &who, now, Role::Owner)?;
@@ -169,10 +172,18 @@ impl Storage {
                 let params =
                     [Param::Text(&id), Param::text_opt(new_name.as_deref()), Param::text_opt(zone.as_deref()), Param::Int(now.ms())];
                 tx.execute(sql, &params)?;
-                let changed: Vec<&str> =
-                    [new_name.as_ref().map(|_| "name"), zone.as_ref().map(|_| "time_zone")].into_iter().flatten().collect();
-                access_record(tx, who.tenant_id, Deed::new(Actor::from(&who), Act::TenantUpdate, now).to(&id).with("changed", changed))?;
-                tenant_find(tx, who.tenant_id)
+                if let Some(kept) = &kept {
+                    retention::set(tx, who.tenant_id, kept)?;
+                }
+                let changed = [new_name.as_ref().map(|_| "name"), zone.as_ref().map(|_| "time_zone"), kept.as_ref().map(|_| "retention")];
+                let changed: Vec<&str> = changed.into_iter().flatten().collect();
+                let tenant = tenant_find(tx, who.tenant_id)?;
+                let mut deed = Deed::new(Actor::from(&who), Act::TenantUpdate, now).to(&id).with("changed", changed);
+                if kept.is_some() {
+                    deed = deed.with("retention", tenant.retention);
+                }
+                access_record(tx, who.tenant_id, deed)?;
+                Ok(tenant)
             })
             .await?;
         if let Some(name) = name {
@@ -221,7 +232,7 @@ impl Storage {
     /// possible to delete it.
     async fn tenant_ends(&self, id: TenantId) -> Option<Ends> {
         let read = async {
-            let store = self.tenant_open(id).await?;
+            let store = self.active_store(id).await?;
             store.read(|tx| Ok(Ends { content: trail::link(tx, AuditChain::Content)?, ledger: wallet::link(tx)? })).await
         };
         read.await.inspect_err(|error| tracing::warn!(tenant = %id, %error, "a tenant's file that is to be deleted cannot be read")).ok()
@@ -276,6 +287,23 @@ impl Storage {
         self.tenant_sized(tenant).await
     }
 
+    /// Sets how large a tenant's file may grow, in bytes, from its next request on: 0 for without a limit, nothing for the server's own.
+    pub async fn tenant_limit(&self, _: &Operator, id: TenantId, bytes_max: Option<u64>) -> Result<Tenant> {
+        let expected = "expected bytes, 0 for no limit, or null for the server's own limit";
+        let stored = bytes_max.map(i64::try_from).transpose().map_err(|_| Error::invalid("/size_bytes", expected))?;
+        let now = self.inner.clock.now();
+        let tenant = self
+            .catalog_write(move |tx| {
+                tenant_find(tx, id)?;
+                let sql = "UPDATE tenants SET bytes_max = ?2, updated_at = ?3 WHERE id = ?1 AND state = 'active'";
+                tx.execute(sql, &[Param::Text(&id.to_string()), Param::int_opt(stored), Param::Int(now.ms())])?;
+                access_record(tx, id, Deed::new(Actor::OPERATOR, Act::TenantLimit, now).to(id).with("size_bytes", bytes_max))?;
+                tenant_find(tx, id)
+            })
+            .await?;
+        self.tenant_sized(tenant).await
+    }
+
     /// All tenants, by id.
     pub async fn tenant_list_all(&self, _: &Operator, page: Page) -> Result<List<Tenant>> {
         let mut list = self
@@ -318,9 +346,10 @@ impl Storage {
     }
 }
 
-const TENANT: &str = "SELECT id, name, time_zone, created_at, updated_at, suspended_at FROM tenants WHERE state = 'active'";
+const TENANT: &str = "SELECT id, name, time_zone, created_at, updated_at, suspended_at, bytes_max, conversations_days, logs_days \
+     FROM tenants WHERE state = 'active'";
 
-/// Without the size, which only its file knows.
+/// Without the size, which only its file knows, and with the tenant's own limit of it, which may be none.
 fn tenant_take(row: &dyn Row) -> Result<Tenant> {
     Ok(Tenant {
         id: rows::parsed(row, 0)?,
@@ -330,7 +359,8 @@ fn tenant_take(row: &dyn Row) -> Result<Tenant> {
         updated_at: rows::time(row, 4)?,
         suspended: row.int_opt(5)?.is_some(),
         size_bytes: 0,
-        size_limit_bytes: None,
+        size_limit_bytes: rows::number_opt(row, 6)?,
+        retention: Retention { conversations_days: rows::number_opt(row, 7)?, logs_days: rows::number_opt(row, 8)? },
     })
 }
 

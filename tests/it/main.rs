@@ -43,10 +43,12 @@ mod idempotency; // the same request again
 mod instructions; // what the functions on a turn's way cost, counted
 mod isolation; // nobody sees another tenant's data
 mod money; // the proof of docs/money.md: a million operations, a storm of turns, a rule for each way a turn goes
+mod quota; // how large a tenant may grow, how long it keeps what it has
 mod reads; // configs, logs, usage, models, the ledger, the operator's routes
 mod restart; // a new server in the place of the old: nobody is refused
 mod sandbox; // the fence around tenants' programs: what must not get out, and what it costs
 mod seed; // the walk-through that the product was asked for
+mod telemetry; // what an OpenTelemetry collector is told
 mod thrift; // what a turn costs the database and the disk, counted
 mod tidy; // rules about this repository
 mod trail; // the audit log: who did what, and nobody changes what was told

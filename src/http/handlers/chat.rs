@@ -19,6 +19,7 @@ use crate::{
     model::{ChatAnswer, ChatInput, Role},
     money::Money,
     storage::Principal,
+    telemetry::TraceParent,
 };
 use bytes::Bytes;
 use serde::Serialize;
@@ -127,6 +128,7 @@ async fn chat(call: &TenantCall<'_>) -> Result<Reply> {
             idempotency_key,
             request: request.id,
             arrived: request.arrived,
+            trace: request.header("traceparent").and_then(TraceParent::parse),
         })
         .await?;
     let Reading { mut follower, turn, replayed, available } = reading;

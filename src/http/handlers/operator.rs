@@ -27,6 +27,15 @@ struct OperatorTenantInput {
     owner: String,
 }
 
+/// How large a tenant may grow.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OperatorLimitInput {
+    /// Bytes of the tenant's file; 0 for no limit, `null` for the server's own (`limits.tenant_bytes_max`).
+    #[serde(deserialize_with = "Option::deserialize")]
+    size_bytes: Option<u64>,
+}
+
 /// A tenant's money.
 #[derive(Debug, Serialize, ToSchema)]
 struct Credit {
@@ -101,6 +110,15 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .about(TAG, "Let a tenant's chat go on")
             .answers::<Tenant>(200)
             .errors(&["not_found"]),
+        Endpoint::new("OperatorTenantLimit", "POST", "/api/v1/operator/tenants/{id}/limit", Handler::Operator(tenant_limit))
+            .about(TAG, "Set how large a tenant may grow")
+            .describe(
+                "From its next request on. A tenant at its limit is refused with 507 `tenant_full` before any vendor call; reading, deleting and \
+                 exporting go on. A limit below the present size takes nothing away.",
+            )
+            .body::<OperatorLimitInput>()
+            .answers::<Tenant>(200)
+            .errors(&["malformed_json", "not_found", "validation_failed"]),
         Endpoint::new("OperatorStatus", "GET", "/api/v1/operator/status", Handler::Operator(status))
             .about(TAG, "Read the state of the server")
             .answers::<Status>(200),
@@ -148,6 +166,13 @@ fn tenant_suspend(call: OperatorCall<'_>) -> Answer<'_> {
 
 fn tenant_resume(call: OperatorCall<'_>) -> Answer<'_> {
     Box::pin(async move { Reply::ok(&call.app.storage.tenant_suspend(&call.who, id(call.request)?, false).await?) })
+}
+
+fn tenant_limit(call: OperatorCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let (id, input): (_, OperatorLimitInput) = (id(call.request)?, call.request.json()?);
+        Reply::ok(&call.app.storage.tenant_limit(&call.who, id, input.size_bytes).await?)
+    })
 }
 
 fn status(call: OperatorCall<'_>) -> Answer<'_> {

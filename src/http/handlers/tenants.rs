@@ -44,7 +44,11 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .about("Tenants", "The key's own tenant")
             .answers::<Tenant>(200),
         Endpoint::new("TenantUpdate", "PATCH", "/api/v1/tenant", Handler::Tenant(Role::Owner, update))
-            .about("Tenants", "Change the tenant's name or time zone")
+            .about("Tenants", "Change the tenant's name, time zone or retention")
+            .describe(
+                "`retention` says how many days conversations are kept after their last change, and rows of the log, from which usage is summed; \
+                 `null` is for ever. What is beyond is removed in the background, to the last byte, never the ledger or the audit log.",
+            )
             .body::<TenantPatch>()
             .answers::<Tenant>(200),
         Endpoint::new("TenantExport", "GET", "/api/v1/tenant/export", Handler::Tenant(Role::Owner, export))

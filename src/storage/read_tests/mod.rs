@@ -31,7 +31,7 @@ impl Bench {
     async fn tenant(storage: &Storage) -> TenantStore {
         let id = TenantId::new();
         storage.tenant_file_create(id, "acme").await.unwrap();
-        storage.tenant_open(id).await.unwrap()
+        storage.tenant_open(id, None).await.unwrap()
     }
 }
 
@@ -46,6 +46,7 @@ fn principal(role: Role, user_id: UserId) -> Principal {
         tenant_name: "acme".into(),
         time_zone: "UTC".into(),
         suspended: false,
+        bytes_max: None,
         public_id: "x".into(),
         session: None,
     }

@@ -19,6 +19,9 @@ const LENGTH_BYTES_MAX: i32 = 16 * 1024 * 1024;
 /// What a file may grow beyond its limit: turns that began below it must be able to store what they were charged for.
 const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
 
+/// The pages that SQLite lets a file have at most.
+const PAGES_MAX: i64 = 4_294_967_294;
+
 /// Prepared statements that a connection keeps.
 const STATEMENTS_MAX: usize = 96;
 
@@ -97,12 +100,16 @@ pub(super) fn prepare(conn: &Connection, usage: Use, busy: Duration) -> rusqlite
             conn.execute_batch(&format!("PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;"))
         }
         Use::Write { bytes_max: None } => Ok(()),
-        Use::Write { bytes_max: Some(bytes) } => {
-            let page_bytes: i64 = conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-            let pages = i64::try_from(bytes.saturating_add(RESERVE_BYTES)).unwrap_or(i64::MAX) / page_bytes.max(512);
-            conn.query_row(&format!("PRAGMA max_page_count = {}", pages.max(1)), [], |_| Ok(()))
-        }
+        Use::Write { bytes_max } => limit(conn, bytes_max),
     }
+}
+
+/// Bounds how large a file may grow through this connection. One that is larger already keeps its size.
+pub(super) fn limit(conn: &Connection, bytes_max: Option<u64>) -> rusqlite::Result<()> {
+    let page_bytes: i64 = conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    let pages = |bytes: u64| i64::try_from(bytes.saturating_add(RESERVE_BYTES)).unwrap_or(i64::MAX) / page_bytes.max(512);
+    let pages = bytes_max.map_or(PAGES_MAX, |bytes| pages(bytes).clamp(1, PAGES_MAX));
+    conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
 }
 
 /// Has the file's changes written to a log first, for good.

@@ -46,6 +46,8 @@ pub(super) struct Database {
     readers: Pool<Source>,
     busy: Duration,
     read_timeout: Duration,
+    /// What the file may grow to; the writer is told at its next write.
+    bytes_max: Mutex<Option<u64>>,
     /// A commit failed: what it wrote may lie unfinished in the log, where a crash could bring it back.
     log_is_doubtful: AtomicBool,
 }
@@ -66,7 +68,7 @@ impl Database {
                 .test_on_check_out(false)
                 .connection_timeout(settings.busy)
                 .thread_pool(Arc::clone(&settings.threads))
-                .build_unchecked(Source { manager, first: Mutex::new(first) })
+                .build_unchecked(Source { manager, first: Mutex::new(first), bytes_max: settings.bytes_max })
         };
         Self {
             writer: pool(Use::Write { bytes_max: settings.bytes_max }, Some(first), 1),
@@ -74,6 +76,7 @@ impl Database {
             health,
             busy: settings.busy,
             read_timeout: settings.read_timeout,
+            bytes_max: Mutex::new(settings.bytes_max),
             log_is_doubtful: AtomicBool::new(false),
         }
     }
@@ -85,6 +88,22 @@ impl Database {
         let deadline = Instant::now() + self.read_timeout;
         conn.progress_handler(STEPS_PER_LOOK, Some(move || Instant::now() > deadline)).told(&self.health)?;
         read(conn, &self.health, work)
+    }
+
+    /// Says how large the file may grow from its next write on.
+    pub(super) fn limit(&self, bytes_max: Option<u64>) {
+        let mut known = self.bytes_max.lock();
+        if *known != bytes_max {
+            *known = bytes_max;
+            self.health.cap(bytes_max.is_some());
+        }
+    }
+
+    /// Brings everything into the file and cuts its log to nothing, unless someone reads from the log.
+    pub(super) fn log_empty(&self) -> Result<()> {
+        let link = self.writer()?;
+        let conn = link.conn(&self.health)?;
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).told(&self.health)
     }
 
     /// The bytes of all pages that hold something.
@@ -118,7 +137,12 @@ impl Database {
 
     /// The writing connection, once nothing doubtful is in the log.
     fn writer(&self) -> Result<PooledConnection<Source>> {
-        let link = self.take(&self.writer)?;
+        let mut link = self.take(&self.writer)?;
+        let bytes_max = *self.bytes_max.lock();
+        if link.bytes_max != bytes_max {
+            connection::limit(link.conn(&self.health)?, bytes_max).told(&self.health)?;
+            link.bytes_max = bytes_max;
+        }
         if self.log_is_doubtful.load(Ordering::Acquire) {
             // Emptying the log is the only way to be sure that a crash does not bring back what was answered as failed.
             let conn = link.conn(&self.health)?;
@@ -168,11 +192,15 @@ impl Drop for Ended<'_> {
 pub(super) struct Source {
     manager: SqliteConnectionManager,
     first: Mutex<Option<Connection>>,
+    /// The limit that its connections begin with.
+    bytes_max: Option<u64>,
 }
 
 /// A pooled connection, or why there is none.
 pub(super) struct Link {
     opened: rusqlite::Result<Connection>,
+    /// How large the file may grow through it.
+    bytes_max: Option<u64>,
     /// Not to be used again.
     broken: bool,
 }
@@ -192,7 +220,8 @@ impl ManageConnection for Source {
 
     fn connect(&self) -> std::result::Result<Link, Infallible> {
         let first = self.first.lock().take();
-        Ok(Link { opened: first.map_or_else(|| self.manager.connect(), Ok), broken: false })
+        let opened = first.map_or_else(|| self.manager.connect(), Ok);
+        Ok(Link { opened, bytes_max: self.bytes_max, broken: false })
     }
 
     fn is_valid(&self, _link: &mut Link) -> std::result::Result<(), Infallible> {

@@ -26,8 +26,8 @@ pub(super) struct Health {
     tenant: Option<TenantId>,
     /// The folder the file is in.
     pub folder: PathBuf,
-    /// Whether the file has a size limit of its own.
-    pub capped: bool,
+    /// Whether the file's size is limited.
+    capped: AtomicBool,
     /// Set once SQLite said that the file is damaged.
     corrupt: AtomicBool,
 }
@@ -35,12 +35,17 @@ pub(super) struct Health {
 impl Health {
     /// Of a database of ours.
     pub(super) fn new(name: impl Into<String>, folder: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), tenant: None, folder: folder.into(), capped: false, corrupt: AtomicBool::new(false) }
+        Self { name: name.into(), tenant: None, folder: folder.into(), capped: AtomicBool::new(false), corrupt: AtomicBool::new(false) }
     }
 
     /// Of a tenant's database; `capped` where its size is limited.
     pub(super) fn of_tenant(tenant: TenantId, folder: impl Into<PathBuf>, capped: bool) -> Self {
-        Self { tenant: Some(tenant), capped, ..Self::new(format!("tenant {tenant}"), folder) }
+        Self { tenant: Some(tenant), capped: AtomicBool::new(capped), ..Self::new(format!("tenant {tenant}"), folder) }
+    }
+
+    /// Says whether the file's size is limited.
+    pub(super) fn cap(&self, capped: bool) {
+        self.capped.store(capped, Ordering::Release);
     }
 
     /// Whether SQLite said that the file is damaged.
@@ -65,7 +70,7 @@ impl Health {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OperationInterrupted) => {
                 Error::Overloaded { retry_after: RETRY_AFTER }
             }
-            Some(ErrorCode::DiskFull) if self.capped && !self.disk_is_full() => Error::TenantFull,
+            Some(ErrorCode::DiskFull) if self.capped.load(Ordering::Acquire) && !self.disk_is_full() => Error::TenantFull,
             Some(ErrorCode::DiskFull) => Error::DiskFull,
             // A full disk shows as an I/O error where SQLite makes its side files.
             Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if self.disk_is_full() => Error::DiskFull,

@@ -206,6 +206,10 @@ impl Engine for Sqlite {
         self.tenants.lease_open(tenant)
     }
 
+    fn limit(&self, tenant: TenantId, bytes_max: Option<u64>) {
+        self.tenants.limit(tenant, bytes_max);
+    }
+
     fn create(&self, tenant: TenantId, name: &str, created_at: Time) -> Result<()> {
         self.tenants.alone(tenant, || files::create(&self.directory, &self.settings, tenant, name, created_at, None))
     }
@@ -222,10 +226,12 @@ impl Engine for Sqlite {
         directory::size_bytes(&self.directory.tenant(tenant))
     }
 
-    fn room_bytes(&self, tenant: TenantId) -> Result<Option<u64>> {
-        let Some(bytes_max) = self.settings.bytes_max else { return Ok(None) };
-        let used = self.tenants.acquire(tenant)?.database.used_bytes()?;
-        Ok(Some(bytes_max.saturating_sub(used)))
+    fn used_bytes(&self, tenant: TenantId) -> Result<u64> {
+        self.tenants.acquire(tenant)?.database.used_bytes()
+    }
+
+    fn log_empty(&self, tenant: TenantId) -> Result<()> {
+        self.tenants.acquire(tenant)?.database.log_empty()
     }
 
     fn copy_to(&self, place: Place, target: &Path) -> Result<()> {
@@ -265,13 +271,14 @@ impl Engine for Sqlite {
         content::source(file, self.settings.busy).map(|source| source.manifest)
     }
 
-    fn restore_from(&self, tenant: TenantId, file: &Path) -> Result<()> {
+    fn restore_from(&self, tenant: TenantId, file: &Path, bytes_max: Option<u64>) -> Result<()> {
         let source = content::source(file, self.settings.busy)?;
         // Opened once as ever: what an earlier server left running is closed, and a file that is unfit is refused.
         drop(self.tenants.acquire(tenant)?);
         self.tenants.alone(tenant, || {
-            let health = errors::Health::of_tenant(tenant, self.directory.tenant_folder(tenant), self.settings.bytes_max.is_some());
-            content::restore(&source, &self.directory.tenant(tenant), tenant, &health, &self.settings)
+            let health = errors::Health::of_tenant(tenant, self.directory.tenant_folder(tenant), bytes_max.is_some());
+            let settings = Settings { bytes_max, ..self.settings.clone() };
+            content::restore(&source, &self.directory.tenant(tenant), tenant, &health, &settings)
         })
     }
 

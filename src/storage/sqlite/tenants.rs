@@ -231,6 +231,13 @@ impl Tenants {
         Some(Arc::clone(&entry.lease) as Lease)
     }
 
+    /// Says how large an open tenant's file may grow from its next write on.
+    pub(super) fn limit(&self, tenant: TenantId, bytes_max: Option<u64>) {
+        if let Some(State::Open(database)) = self.cache.lock().entries.get(&tenant).map(|entry| &entry.state) {
+            database.limit(bytes_max);
+        }
+    }
+
     /// The permits of a tenant's readers.
     pub(super) fn readers(&self, tenant: TenantId) -> Arc<Semaphore> {
         let mut cache = self.cache.lock();

@@ -263,7 +263,7 @@ fn a_full_tenant_is_told_so_and_can_go_on_after_deleting() {
     let bench = Bench::with(&Limits { tenant_bytes_max: 512 * 1024, ..limits() });
     let tenant = bench.tenant();
     let other = bench.tenant();
-    assert!(bench.engine.room_bytes(tenant).unwrap().unwrap() > 0);
+    assert!(bench.engine.used_bytes(tenant).unwrap() < 512 * 1024);
     let mut full = None;
     for n in 0..40 {
         if let Err(error) = write(&*bench.engine, Place::Tenant(tenant), config(tenant, &format!("{n}{}", "x".repeat(100_000)))) {
@@ -272,13 +272,19 @@ fn a_full_tenant_is_told_so_and_can_go_on_after_deleting() {
         }
     }
     assert_eq!(full, Some(Error::TenantFull));
-    assert_eq!(bench.engine.room_bytes(tenant).unwrap(), Some(0));
+    assert!(bench.engine.used_bytes(tenant).unwrap() > 512 * 1024, "on the reserve");
+    // A limit that is raised holds from the next write on, and so does one that is lowered again.
+    bench.engine.limit(tenant, None);
+    write(&*bench.engine, Place::Tenant(tenant), config(tenant, &"y".repeat(100_000))).unwrap();
+    bench.engine.limit(tenant, Some(512 * 1024));
+    let again = write(&*bench.engine, Place::Tenant(tenant), config(tenant, &"z".repeat(100_000)));
+    assert_eq!(again, Err(Error::TenantFull));
     write(&*bench.engine, Place::Tenant(other), config(other, "a")).unwrap();
     write(&*bench.engine, Place::Tenant(tenant), move |tx| {
         tx.execute("DELETE FROM configs WHERE tenant_id = ?1", &[Param::Text(&tenant.to_string())]).map(drop)
     })
     .unwrap();
-    assert!(bench.engine.room_bytes(tenant).unwrap().unwrap() > 0, "freed room counts");
+    assert!(bench.engine.used_bytes(tenant).unwrap() < 512 * 1024, "freed room counts");
     write(&*bench.engine, Place::Tenant(tenant), config(tenant, "b")).unwrap();
 }
 

@@ -9,6 +9,7 @@ mod copies;
 mod damage;
 mod disk;
 mod load;
+mod retention;
 mod steps;
 mod thousand;
 

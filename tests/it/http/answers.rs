@@ -3,6 +3,7 @@
 use super::{Running, code, statuses};
 use nimblesite::config::Secret;
 use serde_json::Value;
+use std::time::Duration;
 
 fn client() -> reqwest::Client {
     reqwest::Client::builder().build().unwrap()
@@ -75,8 +76,8 @@ async fn metrics_count_requests_and_name_no_caller() {
     client().get(server.url("/healthz")).send().await.unwrap();
     client().get(server.url("/some-path-of-a-caller")).send().await.unwrap();
     let text = server.tell("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    assert!(text.contains(r#"nimblesite_http_requests_total{endpoint="Healthz",status="2xx"} 1"#), "{text}");
-    assert!(text.contains(r#"nimblesite_http_requests_total{endpoint="none",status="4xx"} 1"#), "{text}");
+    assert!(text.contains(r#"nimblesite_http_requests_total{group="Operations",status="2xx"} 1"#), "{text}");
+    assert!(text.contains(r#"nimblesite_http_requests_total{group="none",status="4xx"} 1"#), "{text}");
     assert!(text.contains(r#"nimblesite_level{name="tenants_open"} 0"#), "{text}");
     assert!(!text.contains("some-path"), "{text}");
 
@@ -139,4 +140,29 @@ async fn the_document_lists_what_the_server_answers() {
             Some(_) => assert_ne!(status, 405, "{path}"),
         }
     }
+}
+
+/// At their worst: every group of endpoints with every class of status, every wire with every outcome.
+#[test]
+fn no_number_of_tenants_models_or_keys_makes_more_than_200_series() {
+    let metrics = nimblesite::metrics::Metrics::new();
+    let took = Duration::from_millis(1);
+    let tags = nimblesite::http::table().unwrap().endpoints().map(|endpoint| endpoint.tag).collect::<Vec<_>>();
+    for group in tags.into_iter().chain(["none"]) {
+        for status in [200, 304, 404, 500] {
+            metrics.request(group, status, took);
+        }
+    }
+    for wire in ["anthropic", "openai", "ollama", "echo"] {
+        for outcome in ["answered", "unreachable", "refused", "broken", "cancelled"] {
+            metrics.vendor_call(wire, outcome, took);
+        }
+    }
+    ["completed", "tool_calls", "failed", "cancelled", "refused"].into_iter().for_each(|outcome| metrics.turn(outcome));
+    ["settled", "estimated", "free"].into_iter().for_each(|outcome| metrics.step(outcome));
+    ["taken", "refused", "settled", "released"].into_iter().for_each(|outcome| metrics.hold(outcome));
+    ["ok", "refused", "busy"].into_iter().for_each(|outcome| metrics.key_check(outcome));
+    ["tenants_open", "key_checks", "key_checks_made", "password_checks", "turns"].into_iter().for_each(|name| metrics.level(name, 1));
+    let series = metrics.text().unwrap().lines().filter(|line| !line.starts_with('#')).count();
+    assert!((100..=200).contains(&series), "{series}");
 }

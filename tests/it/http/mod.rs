@@ -61,6 +61,7 @@ impl Running {
             client: Client::new(&config.limits).unwrap(),
             mailer: Mailer::new(&config.mail, &config.data, &config.public_url, &config.limits).unwrap(),
             clock: Clock,
+            telemetry: nimblesite::telemetry::Telemetry::off(),
             config,
         });
         let (stop, stopped) = oneshot::channel::<()>();
