@@ -17,8 +17,6 @@ const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the stream's end is waited for after the answer's, so that the connection can be used again.
 const END_TIMEOUT: Duration = Duration::from_millis(50);
-/// Idle connections kept for one vendor.
-const IDLE_CONNECTIONS_MAX: usize = 64;
 /// How long an idle connection is kept; vendors and balancers close theirs after a minute or more.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(50);
 
@@ -118,7 +116,8 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .connect_timeout(limits.provider_connect_timeout_ms)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            // Turns end in waves: whoever goes on after them finds a connection, and none is made anew for each.
+            .pool_max_idle_per_host(limits.turns_max)
             .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
             .tcp_keepalive(Duration::from_secs(30))
             .tcp_nodelay(true)
