@@ -56,7 +56,8 @@ fn chart(area: &Chart<'_>, title: &str, points: &[Point], curves: &[Curve]) -> R
         .label_style(("sans-serif", 12))
         .draw()?;
     for (name, colour, value) in curves {
-        let line: Vec<(f64, f64)> = points.iter().map(|point| (tenants(point), value(point))).collect();
+        // What was not measured is no point of the curve.
+        let line: Vec<(f64, f64)> = points.iter().map(|point| (tenants(point), value(point))).filter(|(_, value)| *value > 0.0).collect();
         chart
             .draw_series(LineSeries::new(line.clone(), colour.stroke_width(2)))?
             .label(*name)

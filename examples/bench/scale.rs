@@ -2,7 +2,7 @@
 //! turn of a tenant that was not open costs beside its second, what 500 active tenants take, and how long `migrate` and `backup` run.
 //!
 //! With `--data` the directories are kept there, one a size, and used again by the next run: to make 100,000 tenants takes much longer than to
-//! measure them. `--brief` leaves the commands out.
+//! measure them. `--commands-max` leaves the commands out for larger ones.
 //!
 //! There is no yardstick: the figures of one run are compared with those of its smallest size.
 
@@ -32,7 +32,8 @@ const STARTS: usize = 5;
 pub struct Ask {
     pub sizes: Vec<usize>,
     pub data: Option<PathBuf>,
-    pub brief: bool,
+    /// The largest directory that `migrate` and `backup` are run on.
+    pub commands_max: usize,
     pub json: Option<PathBuf>,
     pub svg: Option<PathBuf>,
 }
@@ -67,7 +68,7 @@ pub async fn run(binary: &Path, ask: &Ask) -> Result<(), Box<dyn Error>> {
         world::configure(&data, vendor, "")?;
         let doors = filled(binary, &data, *size).await?;
         let mut point = measure(binary, &data, *size, &doors).await?;
-        if !ask.brief {
+        if *size <= ask.commands_max {
             point.migrate_s = command(binary, &data, &["migrate"]).await?;
             let sets = folder.join(format!("{size}-backup"));
             point.backup_s = command(binary, &data, &["backup", &sets.to_string_lossy()]).await?;

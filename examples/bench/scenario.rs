@@ -1,4 +1,4 @@
-//! The named scenarios, and how one is run: both sides in turn, round by round.
+//! The named scenarios, and how one is run: both sides in turn, round by round, and a vendor that takes its time by itself.
 
 use super::{
     Ask, client,
@@ -126,6 +126,10 @@ async fn measure(stage: &Stage, scenario: &Scenario, ask: &Ask, sides: [&Side; 2
     }
     let (wait, pieces, pace) = scenario.vendor;
     stage.manner.set(wait, pieces, pace);
+    // A vendor that takes its time is asked by itself as well: what is over that is the servers' own.
+    let vendor_doors = vec![world::Door { key: "ns_vendor".to_owned(), path: "/v1/chat/completions".to_owned() }; load.tenants];
+    let mut vendor = (wait + pace > 0).then(|| Crowd::new(load, stage.vendor, &Arc::new(vendor_doors)));
+    let mut vendor_rounds = Vec::new();
     let time = Duration::from_secs_f64(ask.seconds).max(Duration::from_millis((wait + pieces * pace) * 3));
     let mut rounds: [Vec<Round>; 2] = [Vec::new(), Vec::new()];
     for _ in 0..ask.rounds {
@@ -149,10 +153,16 @@ async fn measure(stage: &Stage, scenario: &Scenario, ask: &Ask, sides: [&Side; 2
                 fsyncs,
             });
         }
+        if let Some(crowd) = &mut vendor {
+            vendor_rounds.push(Round { tally: crowd.run(time).await, cpu_us: 0, written_bytes: 0, rss_kib: 0, fsyncs: None });
+        }
     }
     let mut lines = Vec::new();
     for (at, side) in sides.iter().enumerate() {
         lines.push(report::line(scenario.name, side.name, &rounds[at]));
+    }
+    if vendor.is_some() {
+        lines.push(report::line(scenario.name, "vendor alone", &vendor_rounds));
     }
     lines[0]["ratio"] = report::ratio(&rounds[0], &rounds[1]).into();
     Ok(lines)

@@ -100,7 +100,7 @@ async fn answer(stream: &mut BufReader<TcpStream>, manner: &Manner) -> std::io::
         }
     }
     event(&mut out, r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#);
-    event(&mut out, r#"{"choices":[],"usage":{"prompt_tokens":20,"completion_tokens":12}}"#);
+    event(&mut out, r#"{"choices":[],"usage":{"prompt_tokens":20,"completion_tokens":12},"conversation_id":"none"}"#);
     event(&mut out, "[DONE]");
     out.push_str("0\r\n\r\n");
     stream.write_all(out.as_bytes()).await
