@@ -33,10 +33,13 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::{sync::OnceCell, time::timeout};
+use tokio::{sync::Mutex, time::timeout};
 use zeroize::Zeroizing;
+
+/// A machine that had no sandboxes is asked again after this time: it may have been busy, or mended.
+const PROBE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Plays a part of the backend if this process was started for one: to be asked before anything else in `main`.
 pub fn stage() -> Option<ExitCode> {
@@ -56,7 +59,7 @@ struct Inner {
     limits: SandboxLimits,
     spawner: Spawner,
     serial: AtomicU64,
-    probe: OnceCell<Arc<Probe>>,
+    probe: Mutex<Option<(Arc<Probe>, Instant)>>,
 }
 
 impl Sandboxes {
@@ -71,15 +74,22 @@ impl Sandboxes {
             limits: SandboxLimits::usual(&config.limits),
             spawner,
             serial: AtomicU64::new(0),
-            probe: OnceCell::new(),
+            probe: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// What this machine can do, found out once by doing.
+    /// What this machine can do, found out by doing: once where it works, and now and then where it does not.
     pub async fn probe(&self) -> Arc<Probe> {
-        let limits = self.inner.limits;
-        Arc::clone(self.inner.probe.get_or_init(async || Arc::new(self.probe_now(limits).await)).await)
+        let mut known = self.inner.probe.lock().await;
+        if let Some((probe, at)) = &*known
+            && (probe.available() || at.elapsed() < PROBE_AGAIN)
+        {
+            return Arc::clone(probe);
+        }
+        let probe = Arc::new(self.probe_now(self.inner.limits).await);
+        *known = Some((Arc::clone(&probe), Instant::now()));
+        probe
     }
 
     /// Starts a sandbox: its workspace is made if it is not there, its program runs when this returns. Its start is bounded; talking to it is

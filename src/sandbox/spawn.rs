@@ -15,7 +15,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::Mutex;
 
@@ -35,13 +35,22 @@ struct Inner {
 }
 
 struct Link {
-    socket: OwnedFd,
+    /// Closed before the process is waited for.
+    socket: Option<OwnedFd>,
     process: Child,
 }
 
+/// How long a spawner may take to end what it started, once its socket is closed.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 impl Drop for Link {
     fn drop(&mut self) {
-        // It ends by itself when its socket is closed; where it hangs, this is what is left.
+        self.socket = None;
+        let until = Instant::now() + FAREWELL;
+        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // Where it hangs, this is what is left; for one that has ended it does nothing.
         drop(self.process.kill());
         drop(self.process.wait());
     }
@@ -88,7 +97,7 @@ impl Inner {
             .stderr(Stdio::null())
             .spawn()
             .map_err(trouble)?;
-        Ok(Link { socket, process })
+        Ok(Link { socket: Some(socket), process })
     }
 }
 
@@ -96,7 +105,8 @@ impl Link {
     fn ask(&mut self, ask: &Ask, fds: &[OwnedFd]) -> Result<(Told, Vec<OwnedFd>)> {
         let trouble = |error: std::io::Error| SandboxError::Internal(format!("the spawner does not answer: {error}"));
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        send(&self.socket, ask, &fds).map_err(trouble)?;
-        receive(&self.socket).map_err(trouble)?.ok_or_else(|| SandboxError::Internal("the spawner ended".to_owned()))
+        let socket = self.socket.as_ref().ok_or_else(|| trouble(std::io::ErrorKind::NotConnected.into()))?;
+        send(socket, ask, &fds).map_err(trouble)?;
+        receive(socket).map_err(trouble)?.ok_or_else(|| SandboxError::Internal("the spawner ended".to_owned()))
     }
 }
