@@ -217,7 +217,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tracing-subscriber", &["cli/log.rs"]),
     ("utoipa", &["cli/mod.rs", "clock.rs", "http/", "ids.rs", "model/", "money.rs", "secret.rs", "storage/"]),
     ("uuid", &["ids.rs", "mail.rs", "provider/"]),
-    ("zeroize", &["config.rs", "provider/client.rs", "secret.rs", "vault.rs"]),
+    ("zeroize", &["config.rs", "provider/client.rs", "sandbox/mod.rs", "sandbox/runner.rs", "secret.rs", "vault.rs"]),
 ];
 
 fn dependencies() -> Vec<String> {
