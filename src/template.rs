@@ -48,6 +48,11 @@ pub fn variables(text: &str) -> Vec<String> {
     names
 }
 
+/// The template's parts, in order: for whoever shows them apart.
+pub fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
+    Pieces(text)
+}
+
 /// The template with its variables replaced by their values.
 ///
 /// [`Error::TemplateVariableMissing`] names every variable without a value; a result above `bytes_max` bytes is [`Error::ValidationFailed`].
@@ -127,8 +132,9 @@ fn identifier_len(text: &str) -> usize {
     }
 }
 
+/// A part of a template.
 #[derive(Debug, PartialEq, Eq)]
-enum Piece<'a> {
+pub enum Piece<'a> {
     /// As it stands.
     Text(&'a str),
     /// To be replaced by this variable's value.

@@ -2,10 +2,21 @@
 //! requests nor storage: handlers fetch, templates show. `assets/` has what pages load.
 
 pub mod account;
+pub mod agent_form;
+pub mod agents;
+pub mod audit;
+pub mod conversations;
 pub mod gate;
+pub mod keys;
+pub mod logs;
+pub mod members;
+pub mod operator;
 pub mod overview;
 mod parts;
+pub mod playground;
 pub mod refusal;
+pub mod settings;
+pub mod wallet;
 
 pub use parts::{Said, money_text};
 
@@ -30,6 +41,7 @@ pub enum Place {
     Logs,
     Keys,
     Members,
+    Audit,
     Wallet,
     Settings,
     Account,
@@ -156,6 +168,7 @@ impl Frame {
             li.nav-label { "Manage" }
             @if self.may(Role::Member) { (self.entry(Place::Keys, "/dashboard/keys", "keys", "API keys")) }
             (self.entry(Place::Members, "/dashboard/members", "members", "Members"))
+            @if self.may(Role::Owner) { (self.entry(Place::Audit, "/dashboard/audit", "audit", "Audit trail")) }
             (self.entry(Place::Settings, "/dashboard/settings", "settings", "Settings"))
         }
     }
@@ -217,6 +230,9 @@ fn head(title: &str, form_token: Option<&str>, scripts: &[&str]) -> Markup {
             @if let Some(token) = form_token { meta name="csrf-token" content=(token); }
             title { (title) " · Nimblesite" }
             link rel="icon" type="image/svg+xml" href="/dashboard/assets/logo.svg";
+            @for script in scripts.iter().filter(|script| **script == "uPlot.iife.min.js") {
+                link rel="stylesheet" href={ "/dashboard/assets/" (script.replace("iife.min.js", "min.css")) };
+            }
             link rel="stylesheet" href="/dashboard/assets/app.css";
             script src="/dashboard/assets/theme.js" {}
             script src="/dashboard/assets/htmx.min.js" defer {}

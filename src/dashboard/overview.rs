@@ -107,12 +107,12 @@ pub fn live(view: &Overview) -> Html {
 
 fn ranges(here: &str) -> Markup {
     html! {
+        span.live data-live-state { "Live" }
         nav.segments aria-label="Range" {
             @for (name, words, ..) in RANGES {
                 a href={ "/dashboard?range=" (name) } aria-current=[(*name == here).then_some("true")] { (words) }
             }
         }
-        span.live data-live-state { "Live" }
     }
 }
 

@@ -196,6 +196,46 @@ pub(super) fn secret(id: &str, text: &str) -> Markup {
     }
 }
 
+/// Bytes as people read them.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut tenths = u128::from(bytes) * 10;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1_024;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} bytes"),
+        _ => format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]),
+    }
+}
+
+/// The buttons between the pages of a list: paths of the newer and the older one.
+pub(super) fn pager(newer: Option<&str>, older: Option<&str>) -> Markup {
+    html! {
+        @if newer.is_some() || older.is_some() {
+            nav.pager aria-label="Pages" {
+                @if let Some(path) = newer { a.button.small rel="prev" href=(path) { (icon("arrow-left")) "Newer" } }
+                @if let Some(path) = older { a.button.small rel="next" href=(path) { "Older" (icon("arrow-right")) } }
+            }
+        }
+    }
+}
+
+/// Code with a button that copies it.
+pub(super) fn code_box(id: &str, title: &str, text: &str) -> Markup {
+    html! {
+        div.code-box {
+            div.code-head {
+                span { (title) }
+                button.icon-button type="button" data-copy=(id) aria-label={ "Copy " (title) } { (icon("copy")) }
+            }
+            pre.code id=(id) tabindex="0" { code { (text) } }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,8 +255,9 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_readable() {
+    fn counts_and_sizes_are_readable() {
         assert_eq!((count(0), count(999), count(1_000), count(1_234_567)), ("0".into(), "999".into(), "1,000".into(), "1,234,567".into()));
+        assert_eq!((bytes(12), bytes(2_048), bytes(u64::MAX)), ("12 bytes".into(), "2.0 KiB".into(), "16777215.9 TiB".into()));
     }
 
     #[test]

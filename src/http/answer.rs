@@ -11,6 +11,10 @@ use hyper::{
     HeaderMap, Response, StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
+use std::time::Duration;
+
+/// No comment belongs into a file, however long its maker is silent: a year is longer than any connection.
+const NO_COMMENT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What a page of the dashboard may load and do: what this server has, and nothing that stands in the page itself.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
@@ -75,6 +79,9 @@ fn succeed(app: &App, reply: Reply, headers: &mut HeaderMap) -> (u16, Out) {
             put(headers, "content-security-policy", PAGE_POLICY);
             put(headers, "cross-origin-opener-policy", "same-origin");
             (status, "text/html; charset=utf-8", Out::whole(body.into()), extra)
+        }
+        Reply::Pieces { content_type, pieces, headers } => {
+            (200, content_type, Out::Events(EventBody::new(pieces, NO_COMMENT, Box::new(()))), headers)
         }
         Reply::SeeOther { to, headers: extra } => {
             put(headers, "location", &to);

@@ -127,6 +127,8 @@ pub enum Reply {
     Html { status: u16, body: String, headers: Headers },
     /// 303: the answer stands at this path.
     SeeOther { to: String, headers: Headers },
+    /// A file for the client to keep, made while it is sent.
+    Pieces { content_type: &'static str, pieces: tokio::sync::mpsc::Receiver<Bytes>, headers: Headers },
     /// A file for the client to keep, streamed; `held` lasts as long as the stream.
     File { file: std::fs::File, size_bytes: u64, content_type: &'static str, held: Box<dyn Send + Sync>, headers: Headers },
     /// 304: the client's copy is still good.
@@ -174,6 +176,7 @@ impl Reply {
             | Self::Events { headers, .. }
             | Self::Page { headers, .. }
             | Self::Html { headers, .. }
+            | Self::Pieces { headers, .. }
             | Self::SeeOther { headers, .. }
             | Self::File { headers, .. }
             | Self::NotModified { headers } => {
@@ -197,7 +200,7 @@ impl Reply {
             Self::SeeOther { .. } => 303,
             Self::Problem { error, .. } => super::problem::problem_of(error).status(),
             Self::Nothing => 204,
-            Self::Events { .. } | Self::Page { .. } | Self::File { .. } => 200,
+            Self::Events { .. } | Self::Page { .. } | Self::Pieces { .. } | Self::File { .. } => 200,
             Self::NotModified { .. } => 304,
         }
     }

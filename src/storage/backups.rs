@@ -167,10 +167,24 @@ impl Storage {
         tokio::runtime::Handle::current().block_on(write)
     }
 
+    /// When the newest set of the known folders was made, and where it is. Folders that cannot be read are passed over.
+    pub async fn backup_newest(&self, _: &Operator) -> Result<Option<(String, String)>> {
+        let places = self.backup_places().await?;
+        let work = move || {
+            let found = places.iter().filter_map(|place| sets(place).ok()).flatten();
+            let told = found.filter_map(|set| Some((set_read(&set).ok()?.made_at, set.display().to_string())));
+            told.max()
+        };
+        tokio::task::spawn_blocking(work).await.map_err(Error::internal)
+    }
+
+    async fn backup_places(&self) -> Result<Vec<PathBuf>> {
+        self.catalog_read(|tx| tx.all("SELECT path FROM backup_places ORDER BY path", &[], |row| Ok(row.text(0)?.into()))).await
+    }
+
     /// Removes a tenant from every set of every known folder. Answers what could not be reached, with the reason.
     pub(super) async fn backups_erase(&self, tenant: TenantId) -> Result<Vec<String>> {
-        let places: Vec<PathBuf> =
-            self.catalog_read(|tx| tx.all("SELECT path FROM backup_places ORDER BY path", &[], |row| Ok(row.text(0)?.into()))).await?;
+        let places = self.backup_places().await?;
         let engine = std::sync::Arc::clone(&self.inner.engine);
         let work = move || {
             let _alone = ERASING.lock().unwrap_or_else(PoisonError::into_inner);

@@ -193,6 +193,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("serde_json", &["*"]),
     ("serde_path_to_error", &["http/call.rs"]),
     ("sha2", &["chain.rs"]),
+    ("similar", &["dashboard/"]),
     ("tiktoken-rs", &["provider/bound.rs"]),
     (
         "tokio",

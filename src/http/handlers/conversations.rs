@@ -1,6 +1,7 @@
 //! Conversations and their messages. Chatting is `chat`'s.
 
 use crate::{
+    app::App,
     config_check::{label_check, metadata_check},
     error::{Error, Result},
     http::{
@@ -9,7 +10,7 @@ use crate::{
     },
     ids::ConversationId,
     model::{Conversation, ConversationDetail, ConversationPatch, List, Message, Order, Role},
-    storage::ConversationFilter,
+    storage::{ConversationFilter, Principal, TenantStore},
 };
 
 const TAG: &str = "Conversations";
@@ -109,24 +110,29 @@ fn conversation_update(call: TenantCall<'_>) -> Answer<'_> {
 
 fn conversation_delete(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
-        let id = id(call.request)?;
-        let mut outcome = Ok(());
-        // A request that waited in line may begin a turn between the cancel and the delete.
-        for _ in 0..DELETE_ATTEMPTS {
-            if let Some(turn) = call.store.conversation_deletable(&call.who, id).await? {
-                match call.app.agent.turn_cancel(&call.who, turn).await {
-                    // One that is unknown here has ended meanwhile.
-                    Ok(_) | Err(Error::NotFound { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            outcome = call.store.conversation_delete(&call.who, id).await;
-            if !matches!(outcome, Err(Error::ConversationBusy { .. })) {
-                break;
+        conversation_end(call.app, &call.store, &call.who, id(call.request)?).await?;
+        Ok(Reply::Nothing)
+    })
+}
+
+/// Deletes a conversation, its running turn cancelled first.
+pub(super) async fn conversation_end(app: &App, store: &TenantStore, who: &Principal, id: ConversationId) -> Result<()> {
+    let mut outcome = Ok(());
+    // A request that waited in line may begin a turn between the cancel and the delete.
+    for _ in 0..DELETE_ATTEMPTS {
+        if let Some(turn) = store.conversation_deletable(who, id).await? {
+            match app.agent.turn_cancel(who, turn).await {
+                // One that is unknown here has ended meanwhile.
+                Ok(_) | Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
-        outcome.map(|()| Reply::Nothing)
-    })
+        outcome = store.conversation_delete(who, id).await;
+        if !matches!(outcome, Err(Error::ConversationBusy { .. })) {
+            break;
+        }
+    }
+    outcome
 }
 
 fn message_list(call: TenantCall<'_>) -> Answer<'_> {

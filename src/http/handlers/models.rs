@@ -1,6 +1,7 @@
 //! The models that can be called, and what they cost.
 
 use crate::{
+    app::App,
     config::Config,
     http::{
         call::{Reply, TenantCall},
@@ -36,12 +37,16 @@ fn card(row: &CardRow, config: &Config) -> ModelCard {
     }
 }
 
+/// The rate card in force, of one provider or of all.
+pub(super) fn cards(app: &App, provider: Option<&str>) -> Vec<ModelCard> {
+    let rates = app.rates.load();
+    let rows = rates.rows().iter().filter(|row| provider.is_none_or(|provider| row.provider == provider));
+    rows.map(|row| card(row, &app.config)).collect()
+}
+
 fn model_list(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
-        let provider = call.request.query("provider");
-        let rates = call.app.rates.load();
-        let rows = rates.rows().iter().filter(|row| provider.is_none_or(|provider| row.provider == provider));
-        let data = rows.map(|row| card(row, &call.app.config)).collect();
+        let data = cards(call.app, call.request.query("provider"));
         Reply::ok(&List { object: "list", data, first_id: None, last_id: None, has_more: false })
     })
 }

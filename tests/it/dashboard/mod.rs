@@ -1,5 +1,6 @@
 //! The dashboard, asked as a browser asks: with a cookie, with what browsers say of where a request comes from, and with forms.
 
+mod pages;
 mod sessions;
 
 use crate::harness::{Answer, Process, Server};

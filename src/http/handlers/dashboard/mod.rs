@@ -1,28 +1,54 @@
 //! The dashboard's pages: each asks storage as the API's handlers do, and hands what it got to a template. Forms are sent by POST and answered
 //! by another page's address, so that a reload sends nothing twice.
 
+mod agents;
+mod audit;
+mod conversations;
 mod gate;
+mod keys;
+mod logs;
+mod members;
+mod operator;
 mod overview;
+mod playground;
 mod session;
+mod settings;
+mod wallet;
 
 use crate::{
     app::App,
     dashboard::{Frame, Place, Said, refusal},
     error::{Error, FieldError, Result},
     http::{
-        call::{PageCall, Reply, SessionCall},
+        call::{PageCall, Reply, Request, SessionCall},
         cookie,
         endpoint::Endpoint,
         problem::problem_of,
     },
     ids::RequestId,
-    model::MeTenant,
+    model::{Config, Key, List, MeTenant, Order, Page, Role},
     storage::{Session, Visitor},
 };
 use hyper::http::request::Parts;
+use utoipa::ToSchema;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    [gate::endpoints(), session::endpoints(), overview::endpoints()].into_iter().flatten().collect()
+    let pages = [
+        gate::endpoints(),
+        session::endpoints(),
+        overview::endpoints(),
+        agents::endpoints(),
+        playground::endpoints(),
+        conversations::endpoints(),
+        logs::endpoints(),
+        keys::endpoints(),
+        members::endpoints(),
+        audit::endpoints(),
+        wallet::endpoints(),
+        settings::endpoints(),
+        operator::endpoints(),
+    ];
+    pages.into_iter().flatten().collect()
 }
 
 /// A refusal as people see it: who is not signed in goes to sign in, who has chosen no tenant to choose one, all others get a page, or the
@@ -95,6 +121,43 @@ async fn tenants_of(app: &App, session: &Session) -> Result<Vec<MeTenant>> {
         Some(user) => Ok(app.storage.user_me(user).await?.tenants),
         None => Ok(Vec::new()),
     }
+}
+
+/// A query parameter that says something: an empty field of a form does not.
+fn chosen<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    request.query(name).map(str::trim).filter(|text| !text.is_empty())
+}
+
+/// A path with a query.
+fn path_with<'a>(path: &str, query: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let query: Vec<String> = query.map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
+}
+
+/// The paths of the pages around this one: newer and older, with the same filters.
+fn pages_of<T: ToSchema>(request: &Request, list: &List<T>, path: &str) -> (Option<String>, Option<String>) {
+    let kept = request.query_all().iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let kept: Vec<_> = kept.filter(|(name, value)| !["after", "before", "said"].contains(name) && !value.is_empty()).collect();
+    let (after, before) = (request.query("after").is_some(), request.query("before").is_some());
+    let to = |name: &'static str, id: Option<&str>| Some(path_with(path, kept.iter().copied().chain([(name, id?)])));
+    // Asked for by `before` alone, `has_more` speaks of the newer ones, and there are older ones: those one came from.
+    let backwards = before && !after;
+    let newer = if backwards { list.has_more } else { after };
+    let older = backwards || list.has_more;
+    (newer.then(|| to("before", list.first_id.as_deref())).flatten(), older.then(|| to("after", list.last_id.as_deref())).flatten())
+}
+
+/// The tenant's newest agents, to choose from and to call by their names.
+async fn agents_of(call: &PageCall<'_>) -> Result<Vec<Config>> {
+    Ok(call.store.config_list(Page::first(Page::LIMIT_MAX, Order::Desc)).await?.data)
+}
+
+/// The newest keys that the viewer may see.
+async fn keys_of(call: &PageCall<'_>) -> Result<Vec<Key>> {
+    if call.who.role() < Role::Member {
+        return Ok(Vec::new());
+    }
+    Ok(call.app.storage.key_list(&call.who, Page::first(Page::LIMIT_MAX, Order::Desc)).await?.data)
 }
 
 /// What a page can show beside its form; anything else is the door's to show.

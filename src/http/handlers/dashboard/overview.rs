@@ -1,6 +1,6 @@
 //! The overview, and the stream that tells open pages when something happened.
 
-use super::frame;
+use super::{agents_of, frame, keys_of};
 use crate::{
     app::App,
     clock::Time,
@@ -66,14 +66,9 @@ async fn view(call: &PageCall<'_>, (range, _, periods, period_ms): (&'static str
     let by_model = store.usage(whole(&[UsageGroup::Model, UsageGroup::Provider])).await?;
     let by_config = store.usage(whole(&[UsageGroup::Config])).await?;
     let by_key = store.usage(whole(&[UsageGroup::Key])).await?;
-    let configs = store.config_list(Page::first(Page::LIMIT_MAX, Order::Desc)).await?;
-    let names: HashMap<_, _> = configs.data.iter().map(|config| (config.id, config.body.name.clone())).collect();
-    let keys = if call.who.role() >= Role::Member {
-        let page = Page::first(Page::LIMIT_MAX, Order::Desc);
-        call.app.storage.key_list(&call.who, page).await?.data.into_iter().map(|key| (key.id, key.name)).collect()
-    } else {
-        HashMap::new()
-    };
+    let agents = agents_of(call).await?;
+    let names: HashMap<_, _> = agents.iter().map(|agent| (agent.id, agent.body.name.clone())).collect();
+    let keys: HashMap<_, _> = keys_of(call).await?.into_iter().map(|key| (key.id, key.name)).collect();
     let failed = LogFilter { failed: true, since: Some(since), ..LogFilter::default() };
     let mut models = shares(by_model, |row| {
         let name = format!("{}/{}", row.provider.as_deref()?, row.model.as_deref()?);
@@ -100,7 +95,7 @@ async fn view(call: &PageCall<'_>, (range, _, periods, period_ms): (&'static str
             ))
         })),
         failures: store.log_list(failed, Page::first(FAILURES_MAX, Order::Desc)).await?.data,
-        has_agents: !configs.data.is_empty(),
+        has_agents: !agents.is_empty(),
     })
 }
 
