@@ -88,9 +88,28 @@ impl ProviderConfig {
     }
 }
 
+/// Who fences sandboxes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxBackend {
+    /// This binary, with what the kernel offers.
+    Native,
+    /// A container engine.
+    Engine,
+}
+
 /// What sandboxes are made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxSettings {
+    /// Who fences in what names no image.
+    pub backend: SandboxBackend,
+    /// The container engine's socket; none for where it usually is.
+    pub engine_socket: Option<PathBuf>,
+    /// What the engine is to run containers with; empty for its own choice.
+    pub engine_runtime: String,
+    /// Whether the engine may pull an image of the list that is not there.
+    pub engine_pull: bool,
+    /// Images that configs may name; without any, containers are not used.
+    pub images: Vec<String>,
     /// The Python that bundles run in, as a sandbox sees it.
     pub python: PathBuf,
     /// The folder whose `usr` is the sandboxes' `/usr`.
@@ -105,7 +124,18 @@ pub struct SandboxSettings {
 
 impl Default for SandboxSettings {
     fn default() -> Self {
-        Self { python: "/usr/bin/python3".into(), rootfs: "/".into(), strict: true, uid_base: 2_000_000, program: "/proc/self/exe".into() }
+        Self {
+            backend: SandboxBackend::Native,
+            engine_socket: None,
+            engine_runtime: String::new(),
+            engine_pull: false,
+            images: Vec::new(),
+            python: "/usr/bin/python3".into(),
+            rootfs: "/".into(),
+            strict: true,
+            uid_base: 2_000_000,
+            program: "/proc/self/exe".into(),
+        }
     }
 }
 

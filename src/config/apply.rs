@@ -1,7 +1,7 @@
 //! What each setting means: one place that turns a path and a value into a field of the configuration, or says what would be right.
 
 use super::{
-    Limits, ProviderConfig, SandboxSettings, Secret, Signup, address,
+    Limits, ProviderConfig, SandboxBackend, SandboxSettings, Secret, Signup, address,
     source::{Origin, Value},
 };
 use crate::provider::{BUILT_IN, Wire};
@@ -89,6 +89,18 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "`smtps://user:password@host:465` or `smtp://host:25`; without it mails are written to `outbox/` in the data directory.",
     ),
     ("mail.from", "The sender of mails."),
+    (
+        "sandbox.backend",
+        "Who fences sandboxes in: `native` for this binary, `engine` for Docker or Podman; configs with a `workspace_image` always take the engine.",
+    ),
+    ("sandbox.engine_socket", "The container engine's socket; by default Podman's or Docker's usual one, whichever is there."),
+    ("sandbox.engine_runtime", "What the engine runs containers with, such as `runsc` or `kata`; its own choice by default."),
+    ("sandbox.engine_pull", "Whether the engine pulls an image of the list that is not there: `never` or `missing`."),
+    (
+        "sandbox.images",
+        "Container images that configs may name as `workspace_image`, as the engine knows them; none by default. With `engine`, the first is what \
+         others run in.",
+    ),
     ("sandbox.python", "The Python that bundles run in, as a path inside the sandbox."),
     ("sandbox.rootfs", "The folder whose `usr` sandboxes see as `/usr`, read-only: the host's own by default."),
     (
@@ -181,6 +193,26 @@ impl Draft {
                 }
                 from.clone_into(&mut self.mail_from);
             }
+            ["sandbox", "backend"] => {
+                self.sandbox.backend = match text(value)? {
+                    "native" => SandboxBackend::Native,
+                    "engine" => SandboxBackend::Engine,
+                    other => return Err(format!("expected native or engine, not {other:?}")),
+                }
+            }
+            ["sandbox", "engine_socket"] => {
+                let path = text(value)?;
+                self.sandbox.engine_socket = Some(absolute(&Value::Text(path.strip_prefix("unix://").unwrap_or(path).to_owned()))?);
+            }
+            ["sandbox", "engine_runtime"] => self.sandbox.engine_runtime = word(value)?,
+            ["sandbox", "engine_pull"] => {
+                self.sandbox.engine_pull = match text(value)? {
+                    "never" => false,
+                    "missing" => true,
+                    other => return Err(format!("expected never or missing, not {other:?}")),
+                }
+            }
+            ["sandbox", "images"] => self.sandbox.images = list(value)?.iter().map(|name| image(name)).collect::<Result<_, _>>()?,
             ["sandbox", "python"] => self.sandbox.python = absolute(value)?,
             ["sandbox", "rootfs"] => self.sandbox.rootfs = absolute(value)?,
             ["sandbox", "strict"] => self.sandbox.strict = flag(value)?,
@@ -351,6 +383,23 @@ fn file(value: &Value, origin: &Origin) -> Result<PathBuf, String> {
 fn absolute(value: &Value) -> Result<PathBuf, String> {
     let path = Path::new(text(value)?);
     if path.is_absolute() { Ok(path.to_owned()) } else { Err("expected a path that begins with /".to_owned()) }
+}
+
+/// A name of letters, digits and what joins them.
+fn word(value: &Value) -> Result<String, String> {
+    let word = text(value)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if word.len() <= 64 && word.bytes().all(plain) { Ok(word.to_owned()) } else { Err("expected a name such as runsc".to_owned()) }
+}
+
+/// A container image as engines write it: registry, path, tag or digest. It becomes part of an address.
+fn image(name: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/' | b':' | b'@');
+    let fine = (1..=255).contains(&name.len())
+        && name.bytes().all(plain)
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && !name.split('/').any(|part| part.is_empty() || part.starts_with('.'));
+    if fine { Ok(name.to_owned()) } else { Err(format!("expected an image such as docker.io/library/python:3.13-slim, not {name:?}")) }
 }
 
 /// A user id that is no person's and no service's.

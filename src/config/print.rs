@@ -1,6 +1,6 @@
 //! The configuration in force as text, secrets hidden, with the origin of each value: what `serve --print-config` shows.
 
-use super::{Config, Limits, Signup, source::Origin};
+use super::{Config, Limits, SandboxBackend, Signup, source::Origin};
 use crate::vault::KeySource;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -57,6 +57,11 @@ impl Provenance {
         line("tls.key".into(), path(config.tls.as_ref().map(|tls| &tls.key)));
         line("mail.smtp_url".into(), hidden(config.mail.smtp_url.is_some()));
         line("mail.from".into(), config.mail.from.clone());
+        line("sandbox.backend".into(), if config.sandbox.backend == SandboxBackend::Native { "native" } else { "engine" }.into());
+        line("sandbox.engine_socket".into(), path(config.sandbox.engine_socket.as_ref()));
+        line("sandbox.engine_runtime".into(), config.sandbox.engine_runtime.clone());
+        line("sandbox.engine_pull".into(), if config.sandbox.engine_pull { "missing" } else { "never" }.into());
+        line("sandbox.images".into(), config.sandbox.images.join(","));
         line("sandbox.python".into(), config.sandbox.python.display().to_string());
         line("sandbox.rootfs".into(), config.sandbox.rootfs.display().to_string());
         line("sandbox.strict".into(), config.sandbox.strict.to_string());

@@ -3,8 +3,10 @@
 //!
 //! Where a sandbox cannot be fenced in, nothing runs: there is no way around the fence.
 
+mod engine;
 mod error;
 mod files;
+mod images;
 mod native;
 mod probe;
 mod runner;
@@ -15,15 +17,16 @@ mod watchdog;
 
 pub use error::{ExitCause, Result, SandboxError, StopReason};
 pub use files::Entry;
+pub use images::ImageRefused;
 pub use probe::{Probe, Rung};
 pub use running::Running;
 pub use spec::{BuiltIns, PythonTool, SandboxId, SandboxLimits, SandboxSpec, Secrets, Start, Usage};
 
 use crate::config::{Config, Limits, SandboxSettings};
-use native::wire::{Ask, Launch, Told};
+use native::wire::{Ask, Contain, Launch, Told};
 use running::Ends;
 use rustix::pipe::{PipeFlags, pipe_with};
-use spawn::Spawner;
+use spawn::{Part, Spawner};
 use std::{
     collections::HashSet,
     os::fd::OwnedFd,
@@ -35,8 +38,10 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{sync::Mutex, time::timeout};
-use zeroize::Zeroizing;
+use tokio::{
+    sync::{Mutex, OnceCell},
+    time::timeout,
+};
 
 /// A machine that had no sandboxes is asked again after this time: it may have been busy, or mended.
 const PROBE_AGAIN: Duration = Duration::from_secs(60);
@@ -58,38 +63,58 @@ struct Inner {
     boot: Duration,
     limits: SandboxLimits,
     spawner: Spawner,
+    keeper: Spawner,
     serial: AtomicU64,
     probe: Mutex<Option<(Arc<Probe>, Instant)>>,
+    engine_probe: Mutex<Option<(Arc<Probe>, Instant)>>,
+    usual_image: OnceCell<String>,
 }
 
 impl Sandboxes {
     /// For this configuration and its data directory.
     pub fn new(config: &Config) -> Self {
         let (settings, data) = (config.sandbox.clone(), config.data.clone());
-        let spawner = Spawner::new(settings.clone(), data.clone());
+        let spawner = Spawner::new(Part::Spawner, settings.clone(), data.clone());
+        let keeper = Spawner::new(Part::Keeper, settings.clone(), data.clone());
         let inner = Inner {
             settings,
             data,
             boot: config.limits.sandbox_boot_ms,
             limits: SandboxLimits::usual(&config.limits),
             spawner,
+            keeper,
             serial: AtomicU64::new(0),
             probe: Mutex::default(),
+            engine_probe: Mutex::default(),
+            usual_image: OnceCell::new(),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// What this machine can do, found out by doing: once where it works, and now and then where it does not.
+    /// What this machine can do for sandboxes that name no image, found out by doing: once where it works, and now and then where it does not.
     pub async fn probe(&self) -> Arc<Probe> {
         let mut known = self.inner.probe.lock().await;
-        if let Some((probe, at)) = &*known
-            && (probe.available() || at.elapsed() < PROBE_AGAIN)
-        {
-            return Arc::clone(probe);
+        if let Some(probe) = still_known(known.as_ref()) {
+            return probe;
         }
-        let probe = Arc::new(self.probe_now(self.inner.limits).await);
+        let probe = Arc::new(self.probe_now(self.inner.limits, None).await);
         *known = Some((Arc::clone(&probe), Instant::now()));
         probe
+    }
+
+    /// The same for those that name an image, with the first of the operator's images; none where there are no images.
+    pub async fn engine_probe(&self) -> Option<Arc<Probe>> {
+        let image = self.inner.settings.images.first()?;
+        let mut known = self.inner.engine_probe.lock().await;
+        if let Some(probe) = still_known(known.as_ref()) {
+            return Some(probe);
+        }
+        let probe = Arc::new(match self.image_pin(image).await {
+            Ok(image) => self.probe_now(self.inner.limits, Some(image)).await,
+            Err(refused) => Probe::none(&SandboxError::Unavailable(refused.to_string())),
+        });
+        *known = Some((Arc::clone(&probe), Instant::now()));
+        Some(probe)
     }
 
     /// Starts a sandbox: its workspace is made if it is not there, its program runs when this returns. Its start is bounded; talking to it is
@@ -98,89 +123,97 @@ impl Sandboxes {
         if !spec.network.is_empty() {
             return Err(SandboxError::Unavailable("this backend lets no sandbox reach the network".to_owned()));
         }
-        let (program, args, env) = match &spec.start {
-            Start::Python { .. } => self.python(&[]),
-            Start::Command { command, args, env } => {
-                let program = match command.as_str() {
-                    path if path.starts_with('/') => path.to_owned(),
-                    path if path.contains('/') => format!("/bundle/{path}"),
-                    name => format!("/usr/bin/{name}"),
-                };
-                let secrets = secrets.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned()));
-                (program, args.clone(), plain_environment().chain(env.iter().cloned()).chain(secrets).collect())
+        let (this, spec) = (self.clone(), spec.clone());
+        self.in_time(async move {
+            let image = this.image_of(spec.image.as_deref()).await?;
+            let work = match &spec.start {
+                Start::Python { .. } => this.python(&[], image.is_some()),
+                Start::Command { command, args, env } => command_work(command, args, env, &secrets, image.is_some()),
+            };
+            let mut running = this.launch(&spec, image, spec.bundle.clone(), work).await?;
+            if let Some(task) = runner::task(&spec, &secrets) {
+                running.tell(&task).await?;
             }
-        };
-        let task = runner::task(spec, &secrets);
-        self.in_time(self.launch(spec, spec.bundle.clone(), program, args, env)?, task).await
+            Ok(running)
+        })
+        .await
     }
 
     /// The runner, to do one piece of work on the workspace and end.
     async fn boot_for_files(&self, spec: &SandboxSpec, work: &[&str]) -> Result<Running> {
-        let (program, args, env) = self.python(work);
-        self.in_time(self.launch(spec, None, program, args, env)?, None).await
+        let (this, spec) = (self.clone(), spec.clone());
+        let words: Vec<String> = work.iter().map(|word| (*word).to_owned()).collect();
+        self.in_time(async move {
+            let image = this.image_of(spec.image.as_deref()).await?;
+            let work = this.python(&words, image.is_some());
+            this.launch(&spec, image, None, work).await
+        })
+        .await
     }
 
     /// Starts it in a task of its own: when the caller's patience ends before the spawner's answer comes, what then stands is dropped, and so
     /// ended.
-    async fn in_time(&self, launch: Launch, task: Option<Zeroizing<Vec<u8>>>) -> Result<Running> {
-        let this = self.clone();
-        let booting = tokio::spawn(async move {
-            let mut running = this.start(launch).await?;
-            if let Some(task) = task {
-                running.tell(&task).await?;
-            }
-            Ok(running)
-        });
-        match timeout(self.inner.boot, booting).await {
+    async fn in_time(&self, booting: impl Future<Output = Result<Running>> + Send + 'static) -> Result<Running> {
+        match timeout(self.inner.boot, tokio::spawn(booting)).await {
             Ok(booted) => booted.map_err(|error| SandboxError::Internal(error.to_string()))?,
             Err(_) => Err(SandboxError::Deadline),
         }
     }
 
-    fn python(&self, work: &[&str]) -> (String, Vec<String>, Vec<(String, String)>) {
-        let args = ["-I", "-B", native::RUNNER].iter().chain(work).map(|arg| (*arg).to_owned()).collect();
-        (self.inner.settings.python.to_string_lossy().into_owned(), args, plain_environment().collect())
+    fn python(&self, work: &[String], contained: bool) -> Work {
+        let args = ["-I", "-B", native::RUNNER].map(str::to_owned).into_iter().chain(work.iter().cloned()).collect();
+        // Where an image has its Python, its PATH knows.
+        let program = if contained { "python3".to_owned() } else { self.inner.settings.python.to_string_lossy().into_owned() };
+        Work { program, args, env: Vec::new(), secrets: Vec::new() }
     }
 
-    fn launch(
-        &self,
-        spec: &SandboxSpec,
-        bundle: Option<PathBuf>,
-        program: String,
-        args: Vec<String>,
-        env: Vec<(String, String)>,
-    ) -> Result<Launch> {
-        let serial = self.inner.serial.fetch_add(1, Ordering::Relaxed);
+    async fn launch(&self, spec: &SandboxSpec, image: Option<String>, bundle: Option<PathBuf>, work: Work) -> Result<Running> {
+        let inner = &self.inner;
+        let serial = inner.serial.fetch_add(1, Ordering::Relaxed);
+        let run = format!("{}-{serial}", spec.id);
         let bundle = bundle.map(std::path::absolute).transpose().map_err(|error| SandboxError::Internal(error.to_string()))?;
-        Ok(Launch {
-            run: format!("{}-{serial}", spec.id),
+        let Work { program, args, env, secrets } = work;
+        let mut launch = Launch {
+            run: run.clone(),
             id: spec.id.clone(),
             bundle,
             program,
             args,
-            env,
+            env: plain_environment().chain(env).collect(),
             limits: spec.limits,
-            rootfs: self.inner.settings.rootfs.clone(),
-            strict: self.inner.settings.strict,
-        })
-    }
-
-    async fn start(&self, launch: Launch) -> Result<Running> {
-        let (run, limits) = (launch.run.clone(), launch.limits);
-        let workspace = self.inner.data.join("sandboxes").join(launch.id.as_str()).join("workspace");
+            rootfs: inner.settings.rootfs.clone(),
+            strict: inner.settings.strict,
+        };
+        let (maker, ask) = match image {
+            None => {
+                launch.env.extend(secrets);
+                (&inner.spawner, Ask::Boot(launch))
+            }
+            Some(image) => {
+                let asked = inner.spawner.ask(Ask::Provision { id: spec.id.clone() }, Vec::new()).await?;
+                let (Told::Place(place), _) = asked else {
+                    return Err(SandboxError::Internal("the spawner answered something else".to_owned()));
+                };
+                (&inner.keeper, Ask::Contain(Contain { launch, image, place, secrets }))
+            }
+        };
         let ([stdin, stdout, stderr, status], theirs) = pipes()?;
-        let (booted, pidfd) = match self.inner.spawner.ask(Ask::Boot(launch), theirs).await? {
+        let (booted, handle) = match maker.ask(ask, theirs).await? {
             (Told::Booted(booted), mut fds) if fds.len() == 1 => (booted, fds.remove(0)),
             _ => return Err(SandboxError::Internal("the spawner answered something else".to_owned())),
         };
+        let workspace = inner.data.join("sandboxes").join(spec.id.as_str()).join("workspace");
         let ends = Ends { stdin, stdout, stderr, status };
-        let mut running = Running::take_over(self.inner.spawner.clone(), run, booted, pidfd, ends).await?;
-        running.watch(limits, workspace);
+        let mut running = Running::take_over(maker.clone(), run, booted, handle, ends).await?;
+        running.watch(spec.limits, workspace);
         Ok(running)
     }
 
     /// Ends whatever runs on a workspace and deletes it. There may be none.
     pub async fn destroy(&self, id: &SandboxId) -> Result<()> {
+        if self.inner.keeper.runs().await {
+            self.inner.keeper.ask(Ask::Destroy { id: id.clone() }, Vec::new()).await?;
+        }
         self.inner.spawner.ask(Ask::Destroy { id: id.clone() }, Vec::new()).await.map(drop)
     }
 
@@ -188,6 +221,12 @@ impl Sandboxes {
     pub async fn sweep(&self, live: &HashSet<SandboxId>) -> Result<Vec<SandboxId>> {
         if !self.inner.data.join("sandboxes").exists() {
             return Ok(Vec::new());
+        }
+        // Containers of an earlier life still use their workspaces; meeting the engine again removes them.
+        if self.inner.data.join("engine").exists()
+            && let Err(error) = self.engine_facts().await
+        {
+            tracing::warn!(%error, "containers of an earlier life may still run");
         }
         match self.inner.spawner.ask(Ask::Sweep { live: live.iter().cloned().collect() }, Vec::new()).await? {
             (Told::Swept(gone), _) => Ok(gone),
@@ -197,6 +236,22 @@ impl Sandboxes {
 
     fn settings(&self) -> &SandboxSettings {
         &self.inner.settings
+    }
+
+    fn keeper(&self) -> &Spawner {
+        &self.inner.keeper
+    }
+
+    fn usual_image(&self) -> &OnceCell<String> {
+        &self.inner.usual_image
+    }
+
+    fn engine_socket(&self) -> PathBuf {
+        self.inner.settings.engine_socket.clone().unwrap_or_else(images::socket_of_this_machine)
+    }
+
+    fn patience(&self) -> Duration {
+        self.inner.boot
     }
 }
 
@@ -221,6 +276,32 @@ impl SandboxLimits {
             cpu_millis: self.cpu_millis.min(limits.sandbox_cpu_millis_max as u64),
         }
     }
+}
+
+fn still_known(known: Option<&(Arc<Probe>, Instant)>) -> Option<Arc<Probe>> {
+    let (probe, at) = known?;
+    (probe.available() || at.elapsed() < PROBE_AGAIN).then(|| Arc::clone(probe))
+}
+
+/// What is to run.
+struct Work {
+    program: String,
+    args: Vec<String>,
+    /// What its environment holds beside the plain.
+    env: Vec<(String, String)>,
+    secrets: Vec<(String, String)>,
+}
+
+/// A bundle's own program. One without a path is the system's, or the image's.
+fn command_work(command: &str, args: &[String], env: &[(String, String)], secrets: &Secrets, contained: bool) -> Work {
+    let program = match command {
+        path if path.starts_with('/') => path.to_owned(),
+        path if path.contains('/') => format!("/bundle/{path}"),
+        name if contained => name.to_owned(),
+        name => format!("/usr/bin/{name}"),
+    };
+    let secrets = secrets.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned())).collect();
+    Work { program, args: args.to_vec(), env: env.to_vec(), secrets }
 }
 
 /// What every program inside is told of its surroundings. Nothing of the server's own environment is in it.

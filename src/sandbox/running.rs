@@ -3,7 +3,7 @@
 use super::{
     ExitCause, Result, SandboxError, StopReason, Usage,
     native::wire::{Ask, Booted, Status, Told},
-    spawn::Spawner,
+    spawn::{Part, Spawner},
     watchdog,
 };
 use rustix::process::{Signal, pidfd_send_signal};
@@ -37,7 +37,8 @@ pub struct Running {
 pub(super) struct Life {
     pub(super) run: String,
     pub(super) booted: Booted,
-    pidfd: OwnedFd,
+    /// A pidfd of init, or a container's cord.
+    handle: OwnedFd,
     spawner: Spawner,
     /// Why we ended it, if we did: the first reason counts.
     why: OnceLock<StopReason>,
@@ -48,7 +49,10 @@ impl Life {
     pub(super) fn kill(&self, why: StopReason) {
         let _ = self.why.set(why);
         // It may be gone already.
-        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        match self.spawner.part() {
+            Part::Spawner => _ = pidfd_send_signal(&self.handle, Signal::KILL),
+            Part::Keeper => _ = rustix::io::write(&self.handle, b"!"),
+        }
     }
 }
 
@@ -62,13 +66,13 @@ pub(super) struct Ends {
 
 impl Running {
     /// Takes over what the spawner made, and waits until init has let the program go.
-    pub(super) async fn take_over(spawner: Spawner, run: String, booted: Booted, pidfd: OwnedFd, ends: Ends) -> Result<Self> {
+    pub(super) async fn take_over(spawner: Spawner, run: String, booted: Booted, handle: OwnedFd, ends: Ends) -> Result<Self> {
         let trouble = |error: std::io::Error| SandboxError::Internal(format!("a sandbox's pipe: {error}"));
         let stdin = pipe::Sender::from_owned_fd(ends.stdin).map_err(trouble)?;
         let stdout = pipe::Receiver::from_owned_fd(ends.stdout).map_err(trouble)?;
         let errors = pipe::Receiver::from_owned_fd(ends.stderr).map_err(trouble)?;
         let status = pipe::Receiver::from_owned_fd(ends.status).map_err(trouble)?;
-        let life = Arc::new(Life { run, booted, pidfd, spawner, why: OnceLock::new() });
+        let life = Arc::new(Life { run, booted, handle, spawner, why: OnceLock::new() });
         let stderr = Arc::<Mutex<VecDeque<u8>>>::default();
         let reading = tokio::spawn(keep_last(errors, Arc::clone(&stderr)));
         let (ready, is_ready) = oneshot::channel();

@@ -11,6 +11,7 @@ use super::{
 use crate::config::SandboxSettings;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use std::{
+    ffi::OsString,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -27,7 +28,17 @@ pub(super) struct Spawner {
     inner: Arc<Inner>,
 }
 
+/// Which process is started.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// What makes sandboxes itself.
+    Spawner,
+    /// What has a container engine make them.
+    Keeper,
+}
+
 struct Inner {
+    part: Part,
     settings: SandboxSettings,
     data: PathBuf,
     /// One question at a time. Whoever waits for this waits without a thread.
@@ -35,9 +46,10 @@ struct Inner {
 }
 
 struct Link {
+    part: Part,
     /// Closed before the process is waited for.
     socket: Option<OwnedFd>,
-    process: Child,
+    process: Option<Child>,
 }
 
 /// How long a spawner may take to end what it started, once its socket is closed.
@@ -46,19 +58,38 @@ const FAREWELL: Duration = Duration::from_secs(2);
 impl Drop for Link {
     fn drop(&mut self) {
         self.socket = None;
-        let until = Instant::now() + FAREWELL;
-        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(2));
+        let Some(process) = self.process.take() else { return };
+        match self.part {
+            Part::Spawner => see_off(process, FAREWELL),
+            // Killed, it would leave its containers behind, and ending them takes a while.
+            Part::Keeper => drop(std::thread::spawn(move || see_off(process, PATIENCE))),
         }
-        // Where it hangs, this is what is left; for one that has ended it does nothing.
-        drop(self.process.kill());
-        drop(self.process.wait());
     }
 }
 
+fn see_off(mut process: Child, patience: Duration) {
+    let until = Instant::now() + patience;
+    while matches!(process.try_wait(), Ok(None)) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // Where it hangs, this is what is left; for one that has ended it does nothing.
+    drop(process.kill());
+    drop(process.wait());
+}
+
 impl Spawner {
-    pub(super) fn new(settings: SandboxSettings, data: PathBuf) -> Self {
-        Self { inner: Arc::new(Inner { settings, data, link: Arc::default() }) }
+    pub(super) fn new(part: Part, settings: SandboxSettings, data: PathBuf) -> Self {
+        Self { inner: Arc::new(Inner { part, settings, data, link: Arc::default() }) }
+    }
+
+    /// The other end of a sandbox's second descriptor: who ends it, and how.
+    pub(super) fn part(&self) -> Part {
+        self.inner.part
+    }
+
+    /// Whether there is a process to ask.
+    pub(super) async fn runs(&self) -> bool {
+        self.inner.link.lock().await.is_some()
     }
 
     /// Asks, and waits for the answer.
@@ -88,16 +119,27 @@ impl Inner {
         let (socket, theirs) = pair().map_err(trouble)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE)).map_err(|error| trouble(error.into()))?;
         let process = Command::new(&self.settings.program)
-            .args([COMMAND, "spawner"])
-            .arg(data)
-            .arg(self.settings.uid_base.to_string())
+            .args(self.part_and_its_arguments(data.into_os_string()))
             .env_clear()
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .map_err(trouble)?;
-        Ok(Link { socket: Some(socket), process })
+        Ok(Link { part: self.part, socket: Some(socket), process: Some(process) })
+    }
+}
+
+impl Inner {
+    fn part_and_its_arguments(&self, data: OsString) -> Vec<OsString> {
+        let settings = &self.settings;
+        match self.part {
+            Part::Spawner => vec![COMMAND.into(), "spawner".into(), data, settings.uid_base.to_string().into()],
+            Part::Keeper => {
+                let socket = settings.engine_socket.clone().unwrap_or_else(super::images::socket_of_this_machine);
+                vec![COMMAND.into(), "keeper".into(), data, socket.into_os_string(), settings.engine_runtime.clone().into()]
+            }
+        }
     }
 }
 

@@ -123,6 +123,8 @@ pub struct SandboxSpec {
     pub secrets_in_shell: bool,
     /// Bytes of one tool's result; more is cut out of its middle.
     pub result_bytes_max: usize,
+    /// The container image, by the digest that [`super::Sandboxes::image_pin`] gave; none for the server's usual backend.
+    pub image: Option<String>,
 }
 
 /// What a sandbox uses now.

@@ -148,6 +148,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "vault.rs",
         ],
     ),
+    ("bollard", &["sandbox/engine/"]),
     ("bytes", &["http/", "provider/"]),
     ("chacha20poly1305", &["vault.rs"]),
     ("clap", &["cli/"]),
@@ -156,8 +157,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("comfy-table", &["cli/"]),
     ("crc32fast", &["secret.rs"]),
     ("flate2", &["http/assets.rs"]),
-    ("futures-util", &["agent/drive.rs", "fair.rs", "http/"]),
-    ("getrandom", &["agent/drive.rs", "cli/demo.rs", "secret.rs", "storage/proof.rs", "vault.rs"]),
+    ("futures-util", &["agent/drive.rs", "fair.rs", "http/", "sandbox/engine/"]),
+    ("getrandom", &["agent/drive.rs", "cli/demo.rs", "sandbox/engine/ground.rs", "secret.rs", "storage/proof.rs", "vault.rs"]),
     ("governor", &["http/limit.rs"]),
     ("http-body-util", &["http/"]),
     ("hyper", &["http/"]),
@@ -218,7 +219,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tracing-subscriber", &["cli/log.rs"]),
     ("utoipa", &["cli/mod.rs", "clock.rs", "http/", "ids.rs", "model/", "money.rs", "secret.rs", "storage/"]),
     ("uuid", &["ids.rs", "mail.rs", "provider/"]),
-    ("zeroize", &["config.rs", "provider/client.rs", "sandbox/mod.rs", "sandbox/runner.rs", "secret.rs", "vault.rs"]),
+    ("zeroize", &["config.rs", "provider/client.rs", "sandbox/engine/", "sandbox/runner.rs", "secret.rs", "vault.rs"]),
 ];
 
 fn dependencies() -> Vec<String> {

@@ -35,6 +35,15 @@ pub(super) struct Disk {
     serial: u64,
 }
 
+/// Who is to see a workspace.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// The spawner and its sandboxes.
+    Here,
+    /// Every process of the host that may: a container engine mounts it.
+    ByTheHost,
+}
+
 /// A sandbox's place.
 pub(super) struct Room {
     pub(super) workspace: PathBuf,
@@ -53,15 +62,15 @@ impl Disk {
     }
 
     /// Makes the place, or finds it.
-    pub(super) fn provision(&mut self, id: &SandboxId, bytes: u64) -> Result<Room> {
+    pub(super) fn provision(&mut self, id: &SandboxId, bytes: u64, seen: Seen) -> Result<Room> {
         let folder = self.home.join(id.as_str());
-        self.make(&folder, bytes).map_err(|error| match error.kind() {
+        self.make(&folder, bytes, seen).map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SandboxError::DiskFull,
             _ => SandboxError::Internal(format!("{}: {error}", folder.display())),
         })
     }
 
-    fn make(&mut self, folder: &Path, bytes: u64) -> io::Result<Room> {
+    fn make(&mut self, folder: &Path, bytes: u64, seen: Seen) -> io::Result<Room> {
         fs::create_dir_all(folder)?;
         let (uid, gid) = match self.uids {
             None => (getuid().as_raw(), rustix::process::getgid().as_raw()),
@@ -76,10 +85,14 @@ impl Disk {
             fs::create_dir(&workspace)?;
         }
         let mut hard = false;
-        if image.exists() {
+        if image.exists() && seen == Seen::ByTheHost {
+            return Err(io::Error::other(
+                "this workspace lies in an image that no container engine sees: a snapshot takes it into another sandbox",
+            ));
+        } else if image.exists() {
             mount_image(&image, &workspace)?;
             hard = true;
-        } else if fresh && self.images && bytes >= IMAGE_BYTES_MIN {
+        } else if fresh && self.images && seen == Seen::Here && bytes >= IMAGE_BYTES_MIN {
             match make_image(&image, &workspace, bytes, uid) {
                 Ok(()) => hard = true,
                 Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull) => return Err(error),

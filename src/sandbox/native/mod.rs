@@ -17,6 +17,7 @@ mod spawner;
 pub(super) mod wire;
 
 pub(super) use mounts::RUNNER;
+pub(super) use seccomp::profile as seccomp_profile;
 
 use super::{SandboxError, runner};
 use std::{os::fd::AsFd, process::ExitCode};
@@ -40,6 +41,7 @@ pub(super) fn stage() -> Option<ExitCode> {
         "launcher" => launcher::run(stdin.as_fd()),
         "init" => init::run(stdin.as_fd()),
         "sweeper" => disk::sweep_away(args.collect()),
+        "keeper" => super::engine::run(stdin.as_fd(), args.collect()),
         _ => return Some(ExitCode::FAILURE),
     }
     Some(ExitCode::SUCCESS)

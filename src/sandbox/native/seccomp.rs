@@ -2,73 +2,78 @@
 //! another architecture's calls kill the process.
 
 use seccompiler::{
-    BpfProgram, SeccompAction,
-    SeccompCmpArgLen::{Dword, Qword},
-    SeccompCmpOp::{self, Eq, MaskedEq, Ne},
-    SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
+use serde_json::json;
 use std::collections::BTreeMap;
+
+/// A system call: its name, for those who know it by that, and its number.
+type Call = (&'static str, i64);
+
+macro_rules! calls {
+    ($($call:ident),* $(,)?) => { &[$((stringify!($call), libc::$call)),*] };
+}
 
 #[rustfmt::skip]
 /// Calls that are allowed whatever their arguments.
-const ALLOWED: &[i64] = &[
+const ALLOWED: &[Call] = calls![
     // Files that the mounts and Landlock let through.
-    libc::SYS_read, libc::SYS_write, libc::SYS_close, libc::SYS_close_range, libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx,
-    libc::SYS_lseek, libc::SYS_pread64, libc::SYS_pwrite64, libc::SYS_readv, libc::SYS_writev, libc::SYS_preadv, libc::SYS_pwritev,
-    libc::SYS_preadv2, libc::SYS_pwritev2, libc::SYS_sendfile, libc::SYS_splice, libc::SYS_tee, libc::SYS_copy_file_range,
-    libc::SYS_openat, libc::SYS_openat2, libc::SYS_mkdirat, libc::SYS_mknodat, libc::SYS_unlinkat, libc::SYS_renameat, libc::SYS_renameat2,
-    libc::SYS_linkat, libc::SYS_symlinkat, libc::SYS_readlinkat, libc::SYS_faccessat, libc::SYS_faccessat2, libc::SYS_fchmod,
-    libc::SYS_fchmodat, libc::SYS_fchmodat2, libc::SYS_fchown, libc::SYS_fchownat, libc::SYS_utimensat, libc::SYS_truncate,
-    libc::SYS_ftruncate, libc::SYS_fallocate, libc::SYS_fadvise64, libc::SYS_readahead, libc::SYS_fsync, libc::SYS_fdatasync,
-    libc::SYS_sync_file_range, libc::SYS_flock, libc::SYS_fcntl, libc::SYS_dup, libc::SYS_dup3, libc::SYS_pipe2, libc::SYS_getdents64,
-    libc::SYS_getcwd, libc::SYS_chdir, libc::SYS_fchdir, libc::SYS_umask, libc::SYS_statfs, libc::SYS_fstatfs,
-    libc::SYS_getxattr, libc::SYS_lgetxattr, libc::SYS_fgetxattr, libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr,
-    libc::SYS_listxattr, libc::SYS_llistxattr, libc::SYS_flistxattr, libc::SYS_removexattr, libc::SYS_lremovexattr,
-    libc::SYS_fremovexattr, libc::SYS_inotify_init1, libc::SYS_inotify_add_watch, libc::SYS_inotify_rm_watch,
+    SYS_read, SYS_write, SYS_close, SYS_close_range, SYS_fstat, SYS_newfstatat, SYS_statx,
+    SYS_lseek, SYS_pread64, SYS_pwrite64, SYS_readv, SYS_writev, SYS_preadv, SYS_pwritev,
+    SYS_preadv2, SYS_pwritev2, SYS_sendfile, SYS_splice, SYS_tee, SYS_copy_file_range,
+    SYS_openat, SYS_openat2, SYS_mkdirat, SYS_mknodat, SYS_unlinkat, SYS_renameat, SYS_renameat2,
+    SYS_linkat, SYS_symlinkat, SYS_readlinkat, SYS_faccessat, SYS_faccessat2, SYS_fchmod,
+    SYS_fchmodat, SYS_fchmodat2, SYS_fchown, SYS_fchownat, SYS_utimensat, SYS_truncate,
+    SYS_ftruncate, SYS_fallocate, SYS_fadvise64, SYS_readahead, SYS_fsync, SYS_fdatasync,
+    SYS_sync_file_range, SYS_flock, SYS_fcntl, SYS_dup, SYS_dup3, SYS_pipe2, SYS_getdents64,
+    SYS_getcwd, SYS_chdir, SYS_fchdir, SYS_umask, SYS_statfs, SYS_fstatfs,
+    SYS_getxattr, SYS_lgetxattr, SYS_fgetxattr, SYS_setxattr, SYS_lsetxattr, SYS_fsetxattr,
+    SYS_listxattr, SYS_llistxattr, SYS_flistxattr, SYS_removexattr, SYS_lremovexattr,
+    SYS_fremovexattr, SYS_inotify_init1, SYS_inotify_add_watch, SYS_inotify_rm_watch,
     // Memory.
-    libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_brk, libc::SYS_msync, libc::SYS_mincore,
-    libc::SYS_madvise, libc::SYS_mlock, libc::SYS_mlock2, libc::SYS_munlock, libc::SYS_mlockall, libc::SYS_munlockall,
-    libc::SYS_memfd_create, libc::SYS_membarrier, libc::SYS_shmget, libc::SYS_shmat, libc::SYS_shmctl, libc::SYS_shmdt,
-    libc::SYS_semget, libc::SYS_semop, libc::SYS_semctl, libc::SYS_semtimedop,
+    SYS_mmap, SYS_mprotect, SYS_munmap, SYS_mremap, SYS_brk, SYS_msync, SYS_mincore,
+    SYS_madvise, SYS_mlock, SYS_mlock2, SYS_munlock, SYS_mlockall, SYS_munlockall,
+    SYS_memfd_create, SYS_membarrier, SYS_shmget, SYS_shmat, SYS_shmctl, SYS_shmdt,
+    SYS_semget, SYS_semop, SYS_semctl, SYS_semtimedop,
     // Waiting and time.
-    libc::SYS_futex, libc::SYS_futex_waitv, libc::SYS_set_robust_list, libc::SYS_get_robust_list, libc::SYS_rseq, libc::SYS_ppoll,
-    libc::SYS_pselect6, libc::SYS_epoll_create1, libc::SYS_epoll_ctl, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2, libc::SYS_eventfd2,
-    libc::SYS_signalfd4, libc::SYS_timerfd_create, libc::SYS_timerfd_settime, libc::SYS_timerfd_gettime, libc::SYS_timer_create,
-    libc::SYS_timer_settime, libc::SYS_timer_gettime, libc::SYS_timer_getoverrun, libc::SYS_timer_delete, libc::SYS_nanosleep,
-    libc::SYS_clock_gettime, libc::SYS_clock_getres, libc::SYS_clock_nanosleep, libc::SYS_gettimeofday, libc::SYS_getitimer,
-    libc::SYS_setitimer, libc::SYS_restart_syscall,
+    SYS_futex, SYS_futex_waitv, SYS_set_robust_list, SYS_get_robust_list, SYS_rseq, SYS_ppoll,
+    SYS_pselect6, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_eventfd2,
+    SYS_signalfd4, SYS_timerfd_create, SYS_timerfd_settime, SYS_timerfd_gettime, SYS_timer_create,
+    SYS_timer_settime, SYS_timer_gettime, SYS_timer_getoverrun, SYS_timer_delete, SYS_nanosleep,
+    SYS_clock_gettime, SYS_clock_getres, SYS_clock_nanosleep, SYS_gettimeofday, SYS_getitimer,
+    SYS_setitimer, SYS_restart_syscall,
     // Processes and signals of its own namespace.
-    libc::SYS_execve, libc::SYS_execveat, libc::SYS_exit, libc::SYS_exit_group, libc::SYS_wait4, libc::SYS_waitid, libc::SYS_kill,
-    libc::SYS_tkill, libc::SYS_tgkill, libc::SYS_pidfd_open, libc::SYS_pidfd_send_signal, libc::SYS_rt_sigaction,
-    libc::SYS_rt_sigprocmask, libc::SYS_rt_sigreturn, libc::SYS_rt_sigpending, libc::SYS_rt_sigtimedwait, libc::SYS_rt_sigqueueinfo,
-    libc::SYS_rt_tgsigqueueinfo, libc::SYS_rt_sigsuspend, libc::SYS_sigaltstack, libc::SYS_set_tid_address, libc::SYS_gettid,
-    libc::SYS_getpid, libc::SYS_getppid, libc::SYS_getpgid, libc::SYS_setpgid, libc::SYS_getsid, libc::SYS_setsid, libc::SYS_prctl,
-    libc::SYS_getuid, libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid, libc::SYS_getgroups, libc::SYS_getresuid,
-    libc::SYS_getresgid, libc::SYS_setuid, libc::SYS_setgid, libc::SYS_setreuid, libc::SYS_setregid, libc::SYS_setresuid,
-    libc::SYS_setresgid, libc::SYS_capget, libc::SYS_getpriority, libc::SYS_setpriority, libc::SYS_sched_yield,
-    libc::SYS_sched_getaffinity, libc::SYS_sched_getparam, libc::SYS_sched_getscheduler, libc::SYS_sched_get_priority_max,
-    libc::SYS_sched_get_priority_min, libc::SYS_sched_rr_get_interval, libc::SYS_getcpu, libc::SYS_getrlimit, libc::SYS_setrlimit,
-    libc::SYS_prlimit64, libc::SYS_getrusage, libc::SYS_times, libc::SYS_sysinfo, libc::SYS_uname, libc::SYS_getrandom,
-    libc::SYS_landlock_create_ruleset, libc::SYS_landlock_add_rule, libc::SYS_landlock_restrict_self,
+    SYS_execve, SYS_execveat, SYS_exit, SYS_exit_group, SYS_wait4, SYS_waitid, SYS_kill,
+    SYS_tkill, SYS_tgkill, SYS_pidfd_open, SYS_pidfd_send_signal, SYS_rt_sigaction,
+    SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_rt_sigpending, SYS_rt_sigtimedwait, SYS_rt_sigqueueinfo,
+    SYS_rt_tgsigqueueinfo, SYS_rt_sigsuspend, SYS_sigaltstack, SYS_set_tid_address, SYS_gettid,
+    SYS_getpid, SYS_getppid, SYS_getpgid, SYS_setpgid, SYS_getsid, SYS_setsid, SYS_prctl,
+    SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid, SYS_getgroups, SYS_getresuid,
+    SYS_getresgid, SYS_setuid, SYS_setgid, SYS_setreuid, SYS_setregid, SYS_setresuid,
+    SYS_setresgid, SYS_capget, SYS_getpriority, SYS_setpriority, SYS_sched_yield,
+    SYS_sched_getaffinity, SYS_sched_getparam, SYS_sched_getscheduler, SYS_sched_get_priority_max,
+    SYS_sched_get_priority_min, SYS_sched_rr_get_interval, SYS_getcpu, SYS_getrlimit, SYS_setrlimit,
+    SYS_prlimit64, SYS_getrusage, SYS_times, SYS_sysinfo, SYS_uname, SYS_getrandom,
+    SYS_landlock_create_ruleset, SYS_landlock_add_rule, SYS_landlock_restrict_self,
     // Sockets; which kinds there are is said below.
-    libc::SYS_connect, libc::SYS_accept, libc::SYS_accept4, libc::SYS_bind, libc::SYS_listen, libc::SYS_getsockname,
-    libc::SYS_getpeername, libc::SYS_sendto, libc::SYS_recvfrom, libc::SYS_sendmsg, libc::SYS_recvmsg, libc::SYS_sendmmsg,
-    libc::SYS_recvmmsg, libc::SYS_shutdown, libc::SYS_setsockopt, libc::SYS_getsockopt,
+    SYS_connect, SYS_accept, SYS_accept4, SYS_bind, SYS_listen, SYS_getsockname,
+    SYS_getpeername, SYS_sendto, SYS_recvfrom, SYS_sendmsg, SYS_recvmsg, SYS_sendmmsg,
+    SYS_recvmmsg, SYS_shutdown, SYS_setsockopt, SYS_getsockopt,
 ];
 
 #[rustfmt::skip]
 /// What only this architecture still has.
 #[cfg(target_arch = "x86_64")]
-const ALLOWED_HERE: &[i64] = &[
-    libc::SYS_open, libc::SYS_creat, libc::SYS_stat, libc::SYS_lstat, libc::SYS_access, libc::SYS_mkdir, libc::SYS_rmdir,
-    libc::SYS_rename, libc::SYS_link, libc::SYS_unlink, libc::SYS_symlink, libc::SYS_readlink, libc::SYS_chmod, libc::SYS_chown,
-    libc::SYS_lchown, libc::SYS_mknod, libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat, libc::SYS_getdents, libc::SYS_pipe,
-    libc::SYS_dup2, libc::SYS_poll, libc::SYS_select, libc::SYS_epoll_create, libc::SYS_epoll_wait, libc::SYS_eventfd,
-    libc::SYS_signalfd, libc::SYS_inotify_init, libc::SYS_pause, libc::SYS_alarm, libc::SYS_time, libc::SYS_fork, libc::SYS_vfork,
-    libc::SYS_getpgrp, libc::SYS_arch_prctl,
+const ALLOWED_HERE: &[Call] = calls![
+    SYS_open, SYS_creat, SYS_stat, SYS_lstat, SYS_access, SYS_mkdir, SYS_rmdir,
+    SYS_rename, SYS_link, SYS_unlink, SYS_symlink, SYS_readlink, SYS_chmod, SYS_chown,
+    SYS_lchown, SYS_mknod, SYS_utime, SYS_utimes, SYS_futimesat, SYS_getdents, SYS_pipe,
+    SYS_dup2, SYS_poll, SYS_select, SYS_epoll_create, SYS_epoll_wait, SYS_eventfd,
+    SYS_signalfd, SYS_inotify_init, SYS_pause, SYS_alarm, SYS_time, SYS_fork, SYS_vfork,
+    SYS_getpgrp, SYS_arch_prctl,
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const ALLOWED_HERE: &[i64] = &[];
+const ALLOWED_HERE: &[Call] = &[];
 
 /// New namespaces are the beginning of most ways out.
 const NAMESPACES: i32 = libc::CLONE_NEWNS
@@ -87,31 +92,87 @@ fn number(constant: i32) -> u64 {
     u64::from(constant.unsigned_abs())
 }
 
+/// One of a call's arguments, under a mask, has a value. The kernel reads `int`s of which the upper half is nobody's.
+struct Check {
+    arg: u8,
+    mask: u64,
+    value: u64,
+}
+
+const INT: u64 = 0xffff_ffff;
+
+fn int(arg: u8, value: i32) -> Check {
+    Check { arg, mask: INT, value: u64::from(value.cast_unsigned()) }
+}
+
+/// Calls that are allowed for some arguments: if all checks of one of the lists hold.
+fn checked() -> Vec<(Call, Vec<Vec<Check>>)> {
+    // Of the families of sockets there are two for the net, which the network namespace leaves empty, and the one for pipes with a name.
+    let mut sockets = vec![vec![int(0, libc::AF_UNIX)]];
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
+            sockets.push(vec![int(0, family), Check { arg: 1, mask: 0xf, value: number(kind) }]);
+        }
+    }
+    let set_filter = Check { arg: 0, mask: INT, value: u64::from(libc::SECCOMP_SET_MODE_FILTER) };
+    vec![
+        (("SYS_clone", libc::SYS_clone), vec![vec![Check { arg: 0, mask: number(NAMESPACES), value: 0 }]]),
+        (("SYS_ioctl", libc::SYS_ioctl), all_but(&TERMINAL_TRICKS).map(|check| vec![check]).collect()),
+        (("SYS_socket", libc::SYS_socket), sockets),
+        (("SYS_socketpair", libc::SYS_socketpair), vec![vec![int(0, libc::AF_UNIX)]]),
+        // Asking is fine, changing is not.
+        (("SYS_personality", libc::SYS_personality), vec![vec![int(0, -1)], vec![int(0, 0)]]),
+        // A filter may be followed by a stricter one: ours is.
+        (("SYS_seccomp", libc::SYS_seccomp), vec![vec![set_filter, Check { arg: 1, mask: u64::MAX, value: 0 }]]),
+    ]
+}
+
+/// Checks of a second argument of which one holds for every `int` but these: "not equal" in the words of "equal under a mask".
+fn all_but(codes: &[u64]) -> impl Iterator<Item = Check> {
+    let mut blocks = vec![Check { arg: 1, mask: 0, value: 0 }];
+    std::iter::from_fn(move || {
+        while let Some(Check { arg, mask, value }) = blocks.pop() {
+            if !codes.iter().any(|code| code & mask == value) {
+                return Some(Check { arg, mask, value });
+            } else if mask != INT {
+                let (bit, mask) = (1 << (31 - mask.count_ones()), mask >> 1 | 1 << 31);
+                blocks.extend([Check { arg, mask, value }, Check { arg, mask, value: value | bit }]);
+            }
+        }
+        None
+    })
+}
+
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 fn rules() -> Result<Rules, seccompiler::BackendError> {
-    let is = |arg: u8, op: SeccompCmpOp, value: u64| SeccompCondition::new(arg, Dword, op, value);
-    let mut rules: Rules = ALLOWED.iter().chain(ALLOWED_HERE).map(|call| (*call, Vec::new())).collect();
-    let flags = SeccompCondition::new(0, Qword, MaskedEq(number(NAMESPACES)), 0)?;
-    rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![flags])?]);
-    // Of the families of sockets there are two for the net, which the network namespace leaves empty, and the one for pipes with a name.
-    let unix = SeccompRule::new(vec![is(0, Eq, number(libc::AF_UNIX))?])?;
-    let mut sockets = vec![unix.clone()];
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
-            sockets.push(SeccompRule::new(vec![is(0, Eq, number(family))?, is(1, MaskedEq(0xf), number(kind))?])?);
-        }
+    let mut rules: Rules = ALLOWED.iter().chain(ALLOWED_HERE).map(|(_, call)| (*call, Vec::new())).collect();
+    for ((_, call), lists) in checked() {
+        let rule = |checks: Vec<Check>| {
+            let conditions = checks.iter().map(|check| SeccompCondition::new(check.arg, Qword, MaskedEq(check.mask), check.value));
+            conditions.collect::<Result<_, _>>().and_then(SeccompRule::new)
+        };
+        rules.insert(call, lists.into_iter().map(rule).collect::<Result<_, _>>()?);
     }
-    rules.insert(libc::SYS_socket, sockets);
-    rules.insert(libc::SYS_socketpair, vec![unix]);
-    let tricks = TERMINAL_TRICKS.iter().map(|trick| is(1, Ne, *trick)).collect::<Result<_, _>>()?;
-    rules.insert(libc::SYS_ioctl, vec![SeccompRule::new(tricks)?]);
-    // Asking is fine, changing is not.
-    rules.insert(libc::SYS_personality, vec![SeccompRule::new(vec![is(0, Eq, 0xffff_ffff)?])?, SeccompRule::new(vec![is(0, Eq, 0)?])?]);
-    // A filter may be followed by a stricter one: ours is.
-    let set_filter = is(0, Eq, u64::from(libc::SECCOMP_SET_MODE_FILTER))?;
-    rules.insert(libc::SYS_seccomp, vec![SeccompRule::new(vec![set_filter, SeccompCondition::new(1, Qword, Eq, 0)?])?]);
     Ok(rules)
+}
+
+/// The same list in the words of container engines, whose library knows calls by name and of comparisons, under a mask, only equality.
+pub(in crate::sandbox) fn profile() -> String {
+    let plain = |call: &'static str| call.trim_start_matches("SYS_");
+    let allowed: Vec<&str> = ALLOWED.iter().chain(ALLOWED_HERE).map(|(name, _)| plain(name)).collect();
+    let mut calls = vec![json!({ "names": allowed, "action": "SCMP_ACT_ALLOW" })];
+    let told = |check: &Check| json!({ "index": check.arg, "value": check.mask, "valueTwo": check.value, "op": "SCMP_CMP_MASKED_EQ" });
+    let mut allow = |name: &str, checks: &[Check]| {
+        let args: Vec<_> = checks.iter().map(told).collect();
+        calls.push(json!({ "names": [name], "action": "SCMP_ACT_ALLOW", "args": args }));
+    };
+    for ((name, _), lists) in checked() {
+        lists.iter().for_each(|checks| allow(plain(name), checks));
+    }
+    calls.push(json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }));
+    let arch = if cfg!(target_arch = "x86_64") { "SCMP_ARCH_X86_64" } else { "SCMP_ARCH_AARCH64" };
+    json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": libc::EPERM, "architectures": [arch], "syscalls": calls }).to_string()
 }
 
 /// Closes the door behind this thread and everything that it will start.
@@ -131,4 +192,40 @@ pub(super) fn restrict() -> Result<(), String> {
         seccompiler::apply_filter(&program).map_err(|error| say(&error))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_not_a_terminal_s_trick_is_allowed_by_exactly_one_check() {
+        let checks: Vec<Check> = all_but(&TERMINAL_TRICKS).collect();
+        let holding = |code: u64| checks.iter().filter(|check| code & check.mask == check.value).count();
+        for code in (0x5300..0x5600).chain([0, 1, 0x8004_5430, 0xffff_ffff]) {
+            assert_eq!(holding(code), usize::from(!TERMINAL_TRICKS.contains(&code)), "{code:#x}");
+            // The kernel does not look at the upper half; neither may the check.
+            assert_eq!(holding(code | 0xdead_0000_0000_0000), holding(code), "{code:#x}");
+        }
+        assert!(checks.len() < 64, "{}", checks.len());
+    }
+
+    #[test]
+    fn engines_get_the_same_list_in_their_words() {
+        let profile: serde_json::Value = serde_json::from_str(&profile()).unwrap();
+        assert_eq!((&profile["defaultAction"], &profile["defaultErrnoRet"]), (&json!("SCMP_ACT_ERRNO"), &json!(1)));
+        let calls = profile["syscalls"].as_array().unwrap();
+        let allowed = calls[0]["names"].as_array().unwrap();
+        assert_eq!(allowed.len(), ALLOWED.len() + ALLOWED_HERE.len());
+        for never in ["mount", "unshare", "setns", "ptrace", "bpf", "io_uring_setup", "keyctl", "clone", "clone3", "socket", "ioctl"] {
+            assert!(!allowed.contains(&json!(never)), "{never}");
+        }
+        let of = |name: &str| calls.iter().filter(|rule| rule["names"] == json!([name])).collect::<Vec<_>>();
+        let clone = of("clone");
+        assert_eq!(clone.len(), 1);
+        assert_eq!(clone[0]["args"], json!([{ "index": 0, "value": number(NAMESPACES), "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }]));
+        assert_eq!(of("socket").len(), 5);
+        assert_eq!(of("clone3")[0]["errnoRet"], json!(libc::ENOSYS));
+        assert_eq!(rules().unwrap().len(), allowed.len() + 6, "each call has one place");
+    }
 }

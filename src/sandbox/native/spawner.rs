@@ -3,9 +3,9 @@
 
 use super::{
     cgroup::{Cgroups, Group},
-    disk::{self, Disk, Room},
+    disk::{self, Disk, Room, Seen},
     raw,
-    wire::{Ask, Booted, Launch, Step, Told, expect, pair, receive, send},
+    wire::{Ask, Booted, Launch, Place, Step, Told, expect, pair, receive, send},
 };
 use crate::sandbox::{Result, SandboxError, SandboxId, Usage};
 use rustix::{
@@ -85,6 +85,13 @@ impl Spawner {
                 self.destroy(&id)?;
                 Told::Done
             }
+            Ask::Provision { id } => {
+                let room = self.disk.provision(&id, 0, Seen::ByTheHost)?;
+                Told::Place(Place { workspace: room.workspace, uid: room.uid, gid: room.gid, own_uid: room.own_uid })
+            }
+            Ask::Contain(_) | Ask::Engine | Ask::Image { .. } => {
+                return Err(SandboxError::Internal("the spawner was asked what is the engine's keeper's to do".to_owned()));
+            }
             Ask::Sweep { live } => {
                 let (there, gone) = self.disk.all();
                 for folder in gone {
@@ -101,7 +108,7 @@ impl Spawner {
 
     fn boot(&mut self, launch: Launch, fds: &[OwnedFd]) -> Result<(Booted, OwnedFd)> {
         let internal = |what: &str, error: &dyn std::fmt::Display| SandboxError::Internal(format!("{what}: {error}"));
-        let room = self.disk.provision(&launch.id, launch.limits.workspace_bytes)?;
+        let room = self.disk.provision(&launch.id, launch.limits.workspace_bytes, Seen::Here)?;
         let group = self.cgroups.make(&launch.run, &launch.limits);
         let group = match group {
             Ok(None) | Err(_) if launch.strict => {

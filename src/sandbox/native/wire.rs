@@ -40,7 +40,37 @@ pub(in crate::sandbox) struct Launch {
     pub(in crate::sandbox) strict: bool,
 }
 
-/// What the server asks of the spawner.
+/// One process for the container engine to fence in, on a place that the spawner has made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::sandbox) struct Contain {
+    pub(in crate::sandbox) launch: Launch,
+    /// The image's digest.
+    pub(in crate::sandbox) image: String,
+    pub(in crate::sandbox) place: Place,
+    /// What the program's environment is to hold beside the plain, and the engine is not to know.
+    pub(in crate::sandbox) secrets: Vec<(String, String)>,
+}
+
+/// A workspace, and whose it is on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::sandbox) struct Place {
+    pub(in crate::sandbox) workspace: PathBuf,
+    pub(in crate::sandbox) uid: u32,
+    pub(in crate::sandbox) gid: u32,
+    /// No other sandbox has this user.
+    pub(in crate::sandbox) own_uid: bool,
+}
+
+/// Which engine there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::sandbox) struct EngineFacts {
+    /// Its name and version.
+    pub(in crate::sandbox) name: String,
+    /// What it runs containers with, where the operator said so.
+    pub(in crate::sandbox) runtime: Option<String>,
+}
+
+/// What the server asks of the spawner, and some of it of the container engine's keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) enum Ask {
     /// Descriptors: stdin, stdout, stderr, and where init tells how it goes.
@@ -60,12 +90,25 @@ pub(in crate::sandbox) enum Ask {
     Sweep {
         live: Vec<SandboxId>,
     },
+    /// Of the spawner: a workspace that the whole host sees, for a container.
+    Provision {
+        id: SandboxId,
+    },
+    /// Of the keeper. Descriptors as for [`Ask::Boot`].
+    Contain(Contain),
+    /// Of the keeper: what the engine is.
+    Engine,
+    /// Of the keeper: an image's digest, pulled if it is not there and may be.
+    Image {
+        name: String,
+        pull: bool,
+    },
 }
 
 /// What the spawner answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) enum Told {
-    /// Descriptor: the pidfd of init.
+    /// Descriptor: the pidfd of init; of a container, a pipe whose end ends it.
     Booted(Booted),
     Ended {
         oom: bool,
@@ -73,6 +116,10 @@ pub(in crate::sandbox) enum Told {
     },
     Usage(Usage),
     Swept(Vec<SandboxId>),
+    Place(Place),
+    Engine(EngineFacts),
+    /// None while it is being pulled.
+    Image(Option<String>),
     Done,
     Failed(SandboxError),
 }

@@ -100,6 +100,19 @@ impl Cage {
             skipped(test, "the half as root needs root");
             return None;
         }
+        let cage = Self::unproved(by, change);
+        let probe = cage.sandboxes.probe().await;
+        match &probe.trouble {
+            None => Some(cage),
+            Some(why) => {
+                skipped(test, &format!("no sandboxes as {by:?}: {why}"));
+                None
+            }
+        }
+    }
+
+    /// Nobody has looked whether this machine has sandboxes.
+    pub fn unproved(by: As, change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let data = dir.path().join("data");
         let bundle = dir.path().join("bundle");
@@ -118,15 +131,7 @@ impl Cage {
             }
         }
         change(&mut config);
-        let cage = Self { sandboxes: Sandboxes::new(&config), config, bundle, by, dir };
-        let probe = cage.sandboxes.probe().await;
-        match &probe.trouble {
-            None => Some(cage),
-            Some(why) => {
-                skipped(test, &format!("no sandboxes as {by:?}: {why}"));
-                None
-            }
-        }
+        Self { sandboxes: Sandboxes::new(&config), config, bundle, by, dir }
     }
 
     pub fn dir(&self) -> &Path {
@@ -143,6 +148,7 @@ impl Cage {
             built_ins: BuiltIns { shell: true, read_file: true, write_file: true, list_files: true },
             secrets_in_shell: false,
             result_bytes_max: 256 * 1024,
+            image: None,
         }
     }
 

@@ -2,6 +2,7 @@
 //! they stand on; whatever this machine cannot show is named and not passed. The attempts have the numbers of docs/sandbox.md.
 
 mod cage;
+mod engine; // sandboxes that are containers
 mod host; // files, processes, sockets and secrets of the host and of other sandboxes
 mod kernel; // system calls, capabilities, devices, mounts
 mod life; // how sandboxes end, and what outlives them
