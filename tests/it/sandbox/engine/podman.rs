@@ -51,6 +51,7 @@ rm -r "$root"
 
 /// Serves until nobody holds its stdin any more, and leaves nothing behind.
 const SERVE: &str = r#"
+cd "$1"
 podman system service --time=0 "unix://$1/podman.sock" >"$1/service.log" 2>&1 &
 service=$!
 cat >/dev/null
