@@ -8,66 +8,107 @@ use super::{
 };
 use std::fmt::Write;
 
-/// For our own pages: no script at all.
-pub(super) const CSP_PAGE: &str =
-    "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// For our own pages: nothing but what this server has.
+pub(super) const CSP_PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; base-uri 'none'; \
+     form-action 'none'; frame-ancestors 'none'";
 /// For Swagger UI and Redoc. Both put styles into the page as they run, and Redoc searches in a worker that it makes from a blob. Redoc also
 /// asks for its maker's logo; the policy keeps that request from leaving, and Redoc then leaves the picture out.
 pub(super) const CSP_DOCS: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      font-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Swagger UI.
-pub(super) const SWAGGER: &str = r#"<!doctype html>
+/// The head and the bar that every page of the documentation has; `more` are its own files, `body` what stands below the bar.
+fn page(title: &str, path: &str, more: &str, body: &str) -> String {
+    let mut links = String::new();
+    for (target, name) in [("/docs", "Try the API"), ("/redoc", "Read the API"), ("/docs/errors", "Errors"), ("/dashboard", "Dashboard")] {
+        let here = if target == path { " aria-current=\"page\"" } else { "" };
+        // Writing to a String cannot fail.
+        let _ = write!(links, "<a href=\"{target}\"{here}>{name}</a>");
+    }
+    format!(
+        r##"<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Nimblesite API</title>
-<link rel="icon" href="data:,">
-<link rel="stylesheet" href="/docs/assets/swagger-ui.css">
+<title>{title}</title>
+<link rel="icon" type="image/svg+xml" href="/dashboard/assets/logo.svg">
+{more}<link rel="stylesheet" href="/dashboard/assets/app.css">
+<script src="/dashboard/assets/theme.js"></script>
+<script src="/dashboard/assets/app.js" defer></script>
+</head>
+<body class="paper">
+<a class="skip" href="#main">Skip to content</a>
+<header class="bar"><a class="brand" href="/"><svg class="logo" aria-hidden="true"><use href="/dashboard/assets/icons.svg#logo"/></svg>Nimblesite</a>
+<nav class="bar-links" aria-label="Pages">{links}
+<button class="icon-button" type="button" data-theme-toggle aria-label="Change theme"><svg class="icon" aria-hidden="true">
+<use href="/dashboard/assets/icons.svg#theme"/></svg></button></nav></header>
+{body}</body>
+</html>
+"##
+    )
+}
+
+/// A reader of the OpenAPI document, in place of which a browser without scripts gets a link.
+fn reader(path: &str, more: &str, place: &str) -> String {
+    let body = format!(
+        "<main id=\"main\" class=\"reader\" tabindex=\"-1\"><h1 class=\"sr-only\">Nimblesite API</h1><div id=\"{place}\"></div>\
+         <noscript>The document itself is at <a href=\"/openapi.json\">/openapi.json</a>.</noscript></main>\n"
+    );
+    page("Nimblesite API", path, more, &body)
+}
+
+/// Swagger UI.
+pub(super) fn swagger() -> String {
+    reader(
+        "/docs",
+        r#"<link rel="stylesheet" href="/docs/assets/swagger-ui.css">
+<link rel="stylesheet" href="/docs/assets/docs.css">
 <script src="/docs/assets/swagger-ui-bundle.js" defer></script>
 <script src="/docs/assets/swagger.js" defer></script>
-</head>
-<body><div id="swagger-ui"></div><noscript>The document itself is at <a href="/openapi.json">/openapi.json</a>.</noscript></body>
-</html>
-"#;
+"#,
+        "swagger-ui",
+    )
+}
 
 /// Redoc.
-pub(super) const REDOC: &str = r#"<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Nimblesite API</title>
-<link rel="icon" href="data:,">
+pub(super) fn redoc() -> String {
+    reader(
+        "/redoc",
+        r#"<link rel="stylesheet" href="/docs/assets/docs.css">
 <script src="/docs/assets/redoc.standalone.js" defer></script>
 <script src="/docs/assets/redoc.js" defer></script>
-</head>
-<body style="margin:0"><div id="redoc"></div><noscript>The document itself is at <a href="/openapi.json">/openapi.json</a>.</noscript></body>
-</html>
-"#;
-
-fn page(title: &str, body: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
-         <link rel=\"icon\" href=\"data:,\">\n<link rel=\"stylesheet\" href=\"/docs/assets/page.css\">\n</head>\n<body>\n{body}</body>\n</html>\n"
+"#,
+        "redoc",
     )
 }
 
 /// What a person sees who opens the server's address.
 pub(super) fn home() -> String {
     let version = env!("CARGO_PKG_VERSION");
+    let card = |target: &str, icon: &str, title: &str, text: &str| {
+        format!(
+            "<a class=\"card card-body door\" href=\"{target}\"><svg class=\"icon\" aria-hidden=\"true\">\
+             <use href=\"/dashboard/assets/icons.svg#{icon}\"/></svg><h2>{title}</h2><p>{text}</p></a>\n"
+        )
+    };
+    let doors = [
+        card("/dashboard", "overview", "See and steer", "Your agents, conversations, keys and credit, in the dashboard."),
+        card("/docs", "playground", "Try the API", "Every call with its fields, in Swagger UI, against this server."),
+        card("/redoc", "logs", "Read the API", "The same document to read from top to bottom, in Redoc."),
+        card("/llms.txt", "agents", "Brief an agent", "One page of text for the agent that writes your integration."),
+        card("/openapi.json", "link", "Generate a client", "The contract for programs, OpenAPI 3.1."),
+        card("/docs/errors", "alert", "Look up an error", "Every code, what it means and what to do about it."),
+    ]
+    .concat();
     page(
         "Nimblesite",
+        "/",
+        "",
         &format!(
-            "<h1>Nimblesite</h1>\n<p>Agents as a service. This server holds agent configs, conversations and prepaid credit for its tenants,\n\
-             each in a database file of its own, and lets their programs chat over HTTP.</p>\n<ul>\n\
-             <li><a href=\"/docs\">Try the API</a> (Swagger UI), or <a href=\"/redoc\">read it</a> (Redoc)</li>\n\
-             <li><a href=\"/openapi.json\">/openapi.json</a>, the contract for programs</li>\n\
-             <li><a href=\"/llms.txt\">/llms.txt</a>, a briefing for agents that integrate</li>\n\
-             <li><a href=\"/docs/errors\">Every error code</a> and what to do about it</li>\n</ul>\n\
-             <p>Version {version}.</p>\n"
+            "<main id=\"main\" tabindex=\"-1\">\n<div class=\"hero\"><h1>Agents as a service, in one binary.</h1>\n<p class=\"lede\">This server holds \
+             agent configs, conversations and prepaid credit for its tenants, each in a database file of its own, and lets their programs chat over \
+             HTTP.</p>\n<div class=\"actions\"><a class=\"button primary\" href=\"/dashboard\">Open the dashboard</a>\
+             <a class=\"button\" href=\"/docs\">Try the API</a></div></div>\n<div class=\"grid\">\n{doors}</div>\n<p class=\"muted\">Version {version}.</p>\n</main>\n"
         ),
     )
 }
@@ -82,11 +123,14 @@ pub(super) fn errors() -> String {
         let _ = writeln!(rows, "<tr id=\"{name}\"><td>{status}</td><td><code>{name}</code></td><td>{title}. {meaning}</td></tr>");
     }
     page(
-        "Error codes",
+        "Error codes – Nimblesite",
+        "/docs/errors",
+        "",
         &format!(
-            "<h1>Error codes</h1>\n<p>Errors are <code>application/problem+json</code> (RFC 9457). Programs look at <code>code</code>; \
-             people read <code>detail</code>, which says what to do; operators want <code>request_id</code>.</p>\n\
-             <table>\n<thead><tr><th>Status</th><th>Code</th><th>Meaning</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n"
+            "<main id=\"main\" tabindex=\"-1\">\n<h1>Error codes</h1>\n<p class=\"lede\">Errors are <code>application/problem+json</code> (RFC 9457). Programs \
+             look at <code>code</code>; people read <code>detail</code>, which says what to do; operators want <code>request_id</code>.</p>\n\
+             <section class=\"card\" aria-label=\"Codes\"><div class=\"table-wrap\" tabindex=\"0\"><table class=\"table\">\n<thead><tr><th>Status</th><th>Code</th>\
+             <th>Meaning</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div></section>\n</main>\n"
         ),
     )
 }
@@ -142,10 +186,10 @@ mod tests {
 
     #[test]
     fn pages_load_nothing_from_elsewhere() {
-        for page in [home(), errors(), SWAGGER.to_owned(), REDOC.to_owned()] {
+        for page in [home(), errors(), swagger(), redoc()] {
             for found in page.match_indices("src=\"").chain(page.match_indices("href=\"")) {
                 let target = &page[found.0 + found.1.len()..];
-                assert!(target.starts_with('/') && !target.starts_with("//") || target.starts_with("data:,"), "{}", &target[..20]);
+                assert!(target.starts_with('/') && !target.starts_with("//") || target.starts_with('#'), "{}", &target[..20]);
             }
         }
     }

@@ -21,6 +21,7 @@ mod harness;
 
 mod accounts; // people, tenants, keys, members over HTTP
 mod backup; // sets, the way back, and what deletion leaves of them
+mod browser; // the pages in a real Chromium, as a person uses them
 mod cli; // the command line as the real binary, beside a running server
 mod compact; // histories that outgrow the window, summarised
 mod conversations; // memory: variables, truncation, open calls, lists

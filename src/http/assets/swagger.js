@@ -1,5 +1,12 @@
-// Opens Swagger UI on this server's own document. Nothing is loaded from anywhere else, and no validator is asked.
+// Opens Swagger UI on this server's own document, in the page's theme. Nothing is loaded from anywhere else, and no validator is asked.
 window.addEventListener("load", () => {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const follow_theme = () => {
+    const root = document.documentElement;
+    root.classList.toggle("dark-mode", (root.dataset.theme || (dark.matches ? "dark" : "light")) === "dark");
+  };
+  follow_theme();
+  document.addEventListener("themechange", follow_theme);
   SwaggerUIBundle({
     url: "/openapi.json",
     dom_id: "#swagger-ui",

@@ -20,17 +20,22 @@ const TEXT: &str = "text/plain; charset=utf-8";
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let page =
         |name, path, run, summary| Endpoint::new(name, "GET", path, Handler::Open(run)).about(TAG, summary).answers_raw(200, "text/html");
+    let files = |name, path, summary| {
+        Endpoint::new(name, "GET", path, Handler::Open(asset))
+            .about(TAG, summary)
+            .answers_raw(200, "text/javascript")
+            .answers_raw(200, "text/css")
+            .answers_raw(200, "image/svg+xml")
+            .errors(&["not_found"])
+    };
     vec![
         Endpoint::new("Openapi", "GET", "/openapi.json", Handler::Open(openapi))
             .about(TAG, "This document")
             .answers_raw(200, "application/json"),
         page("Docs", "/docs", docs, "Swagger UI, to try the API"),
         page("DocsErrors", "/docs/errors", errors, "Every error code and what to do about it"),
-        Endpoint::new("DocsAsset", "GET", "/docs/assets/{file}", Handler::Open(asset))
-            .about(TAG, "Scripts and styles of the pages")
-            .answers_raw(200, "text/javascript")
-            .answers_raw(200, "text/css")
-            .errors(&["not_found"]),
+        files("DocsAsset", "/docs/assets/{file}", "Scripts and styles of the documentation"),
+        files("DashboardAsset", "/dashboard/assets/{file}", "Scripts, styles and pictures that all pages share"),
         page("Redoc", "/redoc", redoc, "Redoc, to read the API"),
         Endpoint::new("Llms", "GET", "/llms.txt", Handler::Open(llms))
             .about(TAG, "A briefing for agents that want to integrate")
@@ -53,11 +58,11 @@ fn errors(call: OpenCall<'_>) -> Answer<'_> {
 }
 
 fn docs(call: OpenCall<'_>) -> Answer<'_> {
-    Box::pin(async move { Ok(whole(call.request, HTML, docs::SWAGGER.into(), Some(docs::CSP_DOCS))) })
+    Box::pin(async move { Ok(whole(call.request, HTML, docs::swagger().into(), Some(docs::CSP_DOCS))) })
 }
 
 fn redoc(call: OpenCall<'_>) -> Answer<'_> {
-    Box::pin(async move { Ok(whole(call.request, HTML, docs::REDOC.into(), Some(docs::CSP_DOCS))) })
+    Box::pin(async move { Ok(whole(call.request, HTML, docs::redoc().into(), Some(docs::CSP_DOCS))) })
 }
 
 fn llms(call: OpenCall<'_>) -> Answer<'_> {
@@ -78,8 +83,11 @@ fn asset(call: OpenCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let asset = assets::named(call.request.path("file"))?;
         let (body, gzip) = asset.body(assets::takes_gzip(call.request.header("accept-encoding")))?;
-        let mut headers =
-            vec![("etag", asset.etag(gzip)), ("cache-control", "public, max-age=3600".to_owned()), ("vary", "Accept-Encoding".to_owned())];
+        let mut headers = vec![
+            ("etag", asset.etag(gzip)),
+            ("cache-control", format!("public, max-age={}", asset.age_max())),
+            ("vary", "Accept-Encoding".to_owned()),
+        ];
         if gzip {
             headers.push(("content-encoding", "gzip".to_owned()));
         }

@@ -160,7 +160,7 @@ impl Server {
         let dir = dir.expect("a directory");
         let data = dir.path().join("data");
         fs::create_dir(&data).expect("a data directory");
-        fs::write(data.join("models.toml"), rate_card() + &settings.rates).expect("a rate card");
+        fs::write(data.join("models.toml"), rate_card() + settings.rates.as_str()).expect("a rate card");
         fs::write(data.join("nimblesite.toml"), configuration(&settings, &vendor)).expect("a configuration");
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
         let mut server = Self {

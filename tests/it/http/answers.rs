@@ -93,9 +93,16 @@ async fn metrics_count_requests_and_name_no_caller() {
 #[tokio::test]
 async fn pages_are_kept_by_clients_and_load_nothing_from_elsewhere() {
     let server = Running::start().await;
-    for path in
-        ["/", "/docs", "/redoc", "/docs/errors", "/openapi.json", "/llms.txt", "/docs/assets/swagger-ui-bundle.js", "/docs/assets/page.css"]
-    {
+    for path in [
+        "/",
+        "/docs",
+        "/redoc",
+        "/docs/errors",
+        "/openapi.json",
+        "/llms.txt",
+        "/docs/assets/swagger-ui-bundle.js",
+        "/dashboard/assets/app.css",
+    ] {
         let first = client().get(server.url(path)).send().await.unwrap();
         assert_eq!(first.status().as_u16(), 200, "{path}");
         let policy = first.headers().get("content-security-policy").unwrap().to_str().unwrap();

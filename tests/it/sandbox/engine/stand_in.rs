@@ -133,7 +133,7 @@ impl StandIn {
         let text = if answer.is_null() { String::new() } else { answer.to_string() };
         let head =
             format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
-        drop(stream.write_all((head + &text).as_bytes()).await);
+        drop(stream.write_all((head + text.as_str()).as_bytes()).await);
     }
 
     /// The container: its stdout is its stdin, and it ends with it.
