@@ -2,6 +2,7 @@
 //!
 //! ```console
 //! $ cargo build --release && cargo run --release --example nimblesite-bench -- [--quick] [--rounds 5] [--seconds 1.5] [--tenants 2000] [--limit 'NAME = VALUE'] [--json FILE] [--markdown FILE] [SCENARIO …]
+//! $ cargo build --release && cargo run --release --example nimblesite-bench -- soak [--minutes 30] [--tenants 500] [--rate 60] [--markdown FILE]
 //! $ cargo build --release && cargo run --release --example nimblesite-bench -- scale [--sizes 2,1000,10000,100000] [--data DIR] [--commands-max N] [--json FILE] [--svg FILE]
 //! ```
 //!
@@ -27,6 +28,9 @@ mod probe;
 mod report;
 mod scale;
 mod scenario;
+mod soak;
+mod soak_client;
+mod soak_report;
 mod vendor;
 mod world;
 mod yardstick;
@@ -87,6 +91,22 @@ fn scale_ask(args: &[String]) -> Result<scale::Ask, Box<dyn Error>> {
     Ok(ask)
 }
 
+fn soak_ask(args: &[String]) -> Result<(soak::Ask, Option<PathBuf>), Box<dyn Error>> {
+    let mut ask = soak::Ask { minutes: 30.0, tenants: 500, rate: 60.0 };
+    let mut markdown = None;
+    for pair in args.chunks(2) {
+        let [name, value] = pair else { return Err(format!("{} wants a value", pair[0]).into()) };
+        match name.as_str() {
+            "--minutes" => ask.minutes = value.parse()?,
+            "--tenants" => ask.tenants = value.parse()?,
+            "--rate" => ask.rate = value.parse()?,
+            "--markdown" => markdown = Some(value.into()),
+            other => return Err(format!("{other} is no option of soak; there are --minutes --tenants --rate --markdown").into()),
+        }
+    }
+    Ok((ask, markdown))
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().collect();
@@ -98,6 +118,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     if args.get(1).is_some_and(|word| word == "scale") {
         return scale::run(&scenario::binary()?, &scale_ask(&args[2..])?).await;
+    }
+    if args.get(1).is_some_and(|word| word == "soak") {
+        let (ask, markdown) = soak_ask(&args[2..])?;
+        let report = soak::run(&scenario::binary()?, &ask).await?;
+        println!("{report}");
+        if let Some(path) = markdown {
+            std::fs::write(path, report.markdown())?;
+        }
+        return if report.breaches().is_empty() { Ok(()) } else { Err(format!("{} verdicts are bad", report.breaches().len()).into()) };
     }
     scenario::run(&ask()?).await
 }

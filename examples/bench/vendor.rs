@@ -1,4 +1,5 @@
-//! A vendor that costs next to nothing: it answers every POST on the OpenAI wire as a stream, after a set wait, on bare TCP.
+//! A vendor that costs next to nothing: it answers every POST on the OpenAI wire as a stream, after a set wait, on bare TCP. It can be told to
+//! misbehave now and then.
 
 use std::{
     net::SocketAddr,
@@ -30,13 +31,62 @@ pub struct Manner {
     pub pieces: AtomicU64,
     /// Milliseconds between pieces; at 0 all go out in one write.
     pub pace_ms: AtomicU64,
+    /// Calls of a thousand that go wrong.
+    pub faults_per_mille: AtomicU64,
+    calls: AtomicU64,
+    faults: AtomicU64,
 }
+
+/// What becomes of a call.
+#[derive(Clone, Copy)]
+enum Fate {
+    Fine,
+    Refused(&'static str),
+    /// The connection ends before an answer.
+    Gone,
+    /// It ends within an answer.
+    Cut,
+    /// An answer stops for longer than anyone waits.
+    Stalled,
+    /// What comes is no event.
+    Garbage,
+}
+
+/// How long a stalled answer stands still.
+const STALL: Duration = Duration::from_secs(4);
 
 impl Manner {
     pub fn set(&self, wait_ms: u64, pieces: u64, pace_ms: u64) {
         self.wait_ms.store(wait_ms, Ordering::Relaxed);
         self.pieces.store(pieces, Ordering::Relaxed);
         self.pace_ms.store(pace_ms, Ordering::Relaxed);
+    }
+
+    /// Calls, and those of them that went wrong.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.calls.load(Ordering::Relaxed), self.faults.load(Ordering::Relaxed))
+    }
+
+    fn fate(&self) -> Fate {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        // Spreads the count over all bits (SplitMix64).
+        let mut mixed = call.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^= mixed >> 31;
+        if mixed % 1_000 >= self.faults_per_mille.load(Ordering::Relaxed) {
+            return Fate::Fine;
+        }
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        match (mixed >> 32) % 16 {
+            0..=3 => Fate::Refused("429 Too Many Requests"),
+            4..=6 => Fate::Refused("503 Service Unavailable"),
+            7 => Fate::Refused("400 Bad Request"),
+            8..=10 => Fate::Gone,
+            11..=13 => Fate::Cut,
+            14 => Fate::Stalled,
+            _ => Fate::Garbage,
+        }
     }
 }
 
@@ -82,13 +132,41 @@ async fn serve(stream: TcpStream, manner: &Manner) -> std::io::Result<()> {
         if wait > 0 {
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
-        answer(&mut stream, manner).await?;
+        match manner.fate() {
+            Fate::Fine => answer(&mut stream, manner).await?,
+            Fate::Refused(status) => {
+                let body = r#"{"error":{"message":"not now"}}"#;
+                let head = format!(
+                    "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nretry-after: 0\r\ncontent-length: {}\r\n\r\n",
+                    body.len()
+                );
+                stream.write_all(format!("{head}{body}").as_bytes()).await?;
+            }
+            Fate::Gone => return Ok(()),
+            broken => return begun(&mut stream, broken).await,
+        }
     }
 }
 
+/// An answer that begins well.
+async fn begun(stream: &mut BufReader<TcpStream>, fate: Fate) -> std::io::Result<()> {
+    let mut out = HEAD.to_owned();
+    event(&mut out, r#"{"choices":[{"index":0,"delta":{"content":"so far, "}}]}"#);
+    if matches!(fate, Fate::Garbage) {
+        event(&mut out, "{\"half\": ");
+    }
+    stream.write_all(out.as_bytes()).await?;
+    if matches!(fate, Fate::Stalled) {
+        tokio::time::sleep(STALL).await;
+    }
+    Ok(())
+}
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+
 async fn answer(stream: &mut BufReader<TcpStream>, manner: &Manner) -> std::io::Result<()> {
     let (pieces, pace) = (manner.pieces.load(Ordering::Relaxed), manner.pace_ms.load(Ordering::Relaxed));
-    let mut out = String::from("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
+    let mut out = HEAD.to_owned();
     for piece in 0..pieces {
         // The first piece says when it was sent; whoever reads it in this process knows what lay between.
         let text = if piece == 0 { format!("t={};", now_us()) } else { "some more words, ".to_owned() };

@@ -5,7 +5,7 @@ use serde_json::json;
 use std::{
     error::Error,
     net::SocketAddr,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
@@ -49,8 +49,11 @@ pub fn configure(data: &Path, vendor: SocketAddr, more: &str) -> std::io::Result
     let limits = "auth_requests_per_minute = 1000000\nkey_requests_per_minute = 100000000\nkey_requests_burst = 10000000\n\
                   tenant_requests_per_minute = 100000000\ntenant_requests_burst = 10000000\ntenants_per_user_max = 1000000\nturns_max = 100000\n\
                   turns_per_tenant_max = 100000\n";
+    let settings = data.join("nimblesite.toml");
+    // It has the operator's token.
+    drop(created(&settings)?);
     std::fs::write(
-        data.join("nimblesite.toml"),
+        settings,
         format!(
             "listen = \"127.0.0.1:0\"\noperator_token = \"{OPERATOR}\"\n[limits]\n{limits}{more}\n\
              [providers.bench]\nwire = \"openai\"\nbase_url = \"http://{vendor}/v1\"\n"
@@ -63,6 +66,11 @@ pub fn configure(data: &Path, vendor: SocketAddr, more: &str) -> std::io::Result
     )
 }
 
+/// An empty file that nobody else may look into: `doctor` has nothing to say about it.
+fn created(path: &Path) -> std::io::Result<std::fs::File> {
+    std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
 /// Starts our server on its data directory and says how long that took.
 pub async fn ours_start(binary: &Path, data: &Path) -> Result<(Side, Duration), Box<dyn Error>> {
     let began = Instant::now();
@@ -72,7 +80,7 @@ pub async fn ours_start(binary: &Path, data: &Path) -> Result<(Side, Duration), 
         .args(["serve", "--json"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::from(std::fs::File::create(data.join("bench.log"))?))
+        .stderr(Stdio::from(created(&data.join("bench.log"))?))
         .kill_on_drop(true)
         .spawn()?;
     let mut lines = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();

@@ -49,6 +49,7 @@ mod reads; // configs, logs, usage, models, the ledger, the operator's routes
 mod restart; // a new server in the place of the old: nobody is refused
 mod sandbox; // the fence around tenants' programs: what must not get out, and what it costs
 mod seed; // the walk-through that the product was asked for
+mod soak; // a server that is left running, among faults, kills and backups
 mod telemetry; // what an OpenTelemetry collector is told
 mod thrift; // what a turn costs the database and the disk, counted
 mod tidy; // rules about this repository
