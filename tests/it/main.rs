@@ -38,6 +38,7 @@ mod fake_provider_test; // the vendor itself: a double that lies is worse than n
 #[cfg(feature = "failpoints")]
 mod faults; // kills at every step and under load, full disks, damage, wrong clocks
 mod files; // the files on disk
+mod fuzzing; // where bytes come in, with what chance makes of them
 mod histories; // no history sent to any vendor is ever invalid
 mod http; // the server on the wire: framing, limits, streams, TLS
 mod idempotency; // the same request again
