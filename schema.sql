@@ -405,3 +405,54 @@ CREATE TABLE audit (
 CREATE UNIQUE INDEX audit_by_id ON audit (tenant_id, id);
 CREATE TRIGGER audit_append_only_update BEFORE UPDATE ON audit BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
 CREATE TRIGGER audit_append_only_delete BEFORE DELETE ON audit BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+
+-- Secrets of sandboxed configs, each sealed under the operator's key. An export leaves them out.
+CREATE TABLE config_secrets (
+    tenant_id  TEXT NOT NULL REFERENCES tenant (id),
+    config_id  TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    sealed     TEXT NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, config_id, name)
+) STRICT, WITHOUT ROWID;
+
+-- Archives of tools, by the SHA-256 of their bytes; never changed.
+CREATE TABLE bundles (
+    tenant_id  TEXT NOT NULL REFERENCES tenant (id),
+    digest     TEXT NOT NULL,
+    manifest   TEXT NOT NULL,                           -- JSON
+    tools      TEXT NOT NULL,                           -- JSON: what the bundle said of its tools when it was uploaded
+    size_bytes INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, digest)
+) STRICT;
+
+CREATE TABLE bundle_parts (
+    tenant_id TEXT NOT NULL REFERENCES tenant (id),
+    digest    TEXT NOT NULL,
+    part      INTEGER NOT NULL,                         -- 0, 1, 2 … in the archive
+    bytes     BLOB NOT NULL,
+    PRIMARY KEY (tenant_id, digest, part),
+    FOREIGN KEY (tenant_id, digest) REFERENCES bundles (tenant_id, digest)
+) STRICT;
+
+-- Which bundle a config runs.
+CREATE TABLE config_bundles (
+    tenant_id  TEXT NOT NULL REFERENCES tenant (id),
+    config_id  TEXT NOT NULL,
+    digest     TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, config_id),
+    FOREIGN KEY (tenant_id, digest) REFERENCES bundles (tenant_id, digest)
+) STRICT, WITHOUT ROWID;
+
+-- Workspaces on this machine: one a config, from its first tool call until it is destroyed.
+CREATE TABLE sandboxes (
+    tenant_id  TEXT NOT NULL REFERENCES tenant (id),
+    config_id  TEXT NOT NULL,
+    sandbox_id TEXT NOT NULL,                           -- names it outside; says nothing of whose it is
+    state      TEXT NOT NULL CHECK (state = 'kept' OR state = 'destroying'),
+    created_at INTEGER NOT NULL,
+    used_at    INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, config_id)
+) STRICT, WITHOUT ROWID;

@@ -134,6 +134,8 @@ impl Tenant {
             estimated: false,
             breached: false,
             summary: None,
+            kept: None,
+            note: None,
             end: Some(StepEnd::Answered { answer: Box::new(answer), kept: Box::new(kept) }),
             logs: Vec::new(),
         };

@@ -1,13 +1,14 @@
 //! Everything a request may use, wired once at start.
 
 use crate::{
-    agent::{self, Agent},
+    agent::{self, Agent, tools::Yard},
     clock::{Clock, Time},
     config::Config,
     mail::Mailer,
     metrics::Metrics,
     provider::client::Client,
     rates::RateCard,
+    sandbox::Sandboxes,
     storage::Storage,
     telemetry::Telemetry,
 };
@@ -44,6 +45,8 @@ pub struct Wired {
     parts: Parts,
     /// What runs turns.
     pub agent: Agent,
+    /// Where tools run.
+    pub yard: Arc<Yard>,
     /// What is counted.
     pub metrics: Metrics,
     /// When the server was wired together.
@@ -70,6 +73,8 @@ impl App {
     /// Wires the parts together.
     pub fn new(parts: Parts) -> Self {
         let (metrics, stopping) = (Metrics::new(), CancellationToken::new());
+        let (config, limits) = (&parts.config, &parts.config.limits);
+        let yard = Yard::new(Sandboxes::new(config), limits.clone(), &config.data);
         let agent = Agent::new(agent::Parts {
             storage: parts.storage.clone(),
             client: parts.client.clone(),
@@ -79,9 +84,10 @@ impl App {
             clock: parts.clock,
             metrics: metrics.clone(),
             telemetry: parts.telemetry.clone(),
+            yard: Arc::clone(&yard),
             stopping: stopping.clone(),
         });
         let started = parts.clock.now();
-        Self { inner: Arc::new(Wired { parts, agent, metrics, started, stopping }) }
+        Self { inner: Arc::new(Wired { parts, agent, yard, metrics, started, stopping }) }
     }
 }

@@ -383,6 +383,48 @@ limits! {
     mails_per_address_per_hour: count = 20;
     /// How long a rotated key lasts beside its successor.
     rotate_overlap_ms: ms = Duration::from_secs(24 * 3600);
+    /// Steps (calls of a model) that one turn of a sandboxed agent may take.
+    sandbox_steps_max: count = 32;
+    /// Time of one tool call when its bundle names none.
+    sandbox_call_ms: ms = Duration::from_secs(60);
+    /// The longest time of one tool call that a bundle may name.
+    sandbox_call_ms_max: ms = Duration::from_secs(600);
+    /// Calls that one sandbox works on at once; the rest wait.
+    sandbox_calls_at_once_max: count = 4;
+    /// Bytes of one tool's result that a model is shown; more is cut out of its middle.
+    sandbox_result_bytes_max: count = 256 * 1024;
+    /// Bytes that a sandbox may write to its tool channel during one call.
+    sandbox_call_bytes_max: count = 8 * 1024 * 1024;
+    /// Bytes that a sandbox may write to its tool channel in a minute.
+    sandbox_bytes_per_minute: count = 64 * 1024 * 1024;
+    /// Time for a sandbox's tool server to shake hands, and for a bundle to describe its tools.
+    sandbox_handshake_ms: ms = Duration::from_secs(10);
+    /// How long a sandbox runs on after its last tool call.
+    sandbox_idle_ms: ms = Duration::from_secs(600);
+    /// Sandboxes running at once in the server; never more than the machine's memory has room for.
+    sandboxes_running_max: count = 64;
+    /// Sandboxes running at once in one tenant.
+    sandboxes_running_per_tenant_max: count = 4;
+    /// Workspaces of one tenant.
+    sandboxes_per_tenant_max: count = 20;
+    /// How long a call waits for a sandbox to become free.
+    sandbox_wait_ms: ms = Duration::from_secs(10);
+    /// How long a sandbox that crashed three times in a minute is left alone.
+    sandbox_backoff_ms: ms = Duration::from_secs(300);
+    /// Secrets of one config.
+    sandbox_secrets_max: count = 64;
+    /// Bytes of one secret.
+    sandbox_secret_bytes_max: count = 64 * 1024;
+    /// Bundles that are taken in at once; others wait.
+    bundle_uploads_at_once_max: count = 4;
+    /// Bytes of an uploaded bundle.
+    bundle_bytes_max: count = 20 * 1024 * 1024;
+    /// Bytes of all files of an unpacked bundle.
+    bundle_unpacked_bytes_max: count = 200 * 1024 * 1024;
+    /// Bytes of one file of an unpacked bundle.
+    bundle_file_bytes_max: count = 64 * 1024 * 1024;
+    /// Files and folders of a bundle.
+    bundle_entries_max: count = 5_000;
     /// Free bytes on the data directory's disk below which no turn starts.
     disk_free_bytes_min: count = 64 * 1024 * 1024;
     /// Rows of one usage answer.

@@ -3,10 +3,13 @@
 
 mod tool_schema;
 
+pub use tool_schema::{Arguments, check as tool_schema_check};
+
 use crate::{
+    bundle::manifest::is_variable,
     config::{Limits, ProviderConfig},
     error::{Error, FieldError, Result},
-    model::{AgentType, ConfigBody, JsonObject, ModelConfig, ModelRef, ToolEntry, ToolSpec},
+    model::{AgentType, ConfigBody, Hidden, JsonObject, ModelConfig, ModelRef, ToolEntry, ToolSpec, WorkspaceSecrets},
     provider::params_for_fallback,
 };
 use std::collections::{BTreeMap, HashSet};
@@ -20,11 +23,12 @@ const TOOL_NAME_CHARS_MAX: usize = 64;
 
 /// Checks a config against the server's providers and limits.
 ///
-/// [`Error::SandboxUnavailable`] for the one agent type that is not there yet, else [`Error::ValidationFailed`] with all that is wrong. A model
-/// without a published rate is accepted: the rate may come before the first call does.
+/// [`Error::WorkspaceImageUnsupported`] for an image, which nothing here can run, else [`Error::ValidationFailed`] with all that is wrong. A
+/// model without a published rate is accepted: the rate may come before the first call does.
 pub fn config_check(body: &ConfigBody, providers: &BTreeMap<String, ProviderConfig>, limits: &Limits) -> Result<()> {
-    if body.agent_type == AgentType::Sandboxed {
-        return Err(Error::SandboxUnavailable);
+    let sandboxed = body.agent_type == AgentType::Sandboxed;
+    if sandboxed && body.workspace_image.is_some() {
+        return Err(Error::WorkspaceImageUnsupported);
     }
     let mut errors = Faults::default();
     errors.label("/name", &body.name, NAME_CHARS_MAX);
@@ -34,8 +38,10 @@ pub fn config_check(body: &ConfigBody, providers: &BTreeMap<String, ProviderConf
     if body.workspace_image.is_some() {
         errors.add("/workspace_image", "Only sandboxed agents have a workspace; leave it out or send null.");
     }
-    if body.workspace_secrets.is_some() {
-        errors.add("/workspace_secrets", "Only sandboxed agents have a workspace; leave it out or send null.");
+    match &body.workspace_secrets {
+        Some(_) if !sandboxed => errors.add("/workspace_secrets", "Only sandboxed agents have a workspace; leave it out or send null."),
+        Some(secrets) => secrets_check(&mut errors, secrets, limits),
+        None => {}
     }
     models(&mut errors, &body.model_config, providers, limits);
     tools(&mut errors, &body.tools_config, limits);
@@ -132,6 +138,27 @@ fn model<'a>(
         errors.add(format!("{pointer}/provider"), format!("This server has no such provider; it has {}.", known.join(", ")));
     }
     found
+}
+
+/// Names are environment variables, since that is what they become.
+fn secrets_check(errors: &mut Faults, secrets: &WorkspaceSecrets, limits: &Limits) {
+    if secrets.0.len() > limits.sandbox_secrets_max {
+        errors.add("/workspace_secrets", format!("There are {} secrets; send at most {}.", secrets.0.len(), limits.sandbox_secrets_max));
+        return;
+    }
+    for (name, value) in &secrets.0 {
+        let pointer = format!("/workspace_secrets/{name}");
+        if !is_variable(name) {
+            errors.add(
+                &pointer,
+                "Expected a name of A-Z, 0-9 and _ that is free for your own use: not PATH, HOME, LD_…, PYTHON… and the like.",
+            );
+        }
+        let Some(value) = value.as_ref().map(Hidden::expose) else { continue };
+        if value.is_empty() || value.len() > limits.sandbox_secret_bytes_max || value.contains('\0') {
+            errors.add(pointer, format!("Expected 1–{} bytes without NUL.", limits.sandbox_secret_bytes_max));
+        }
+    }
 }
 
 fn tools(errors: &mut Faults, entries: &[ToolEntry], limits: &Limits) {
@@ -269,8 +296,10 @@ mod tests {
     }
 
     #[test]
-    fn sandboxes_are_for_later() {
-        let sandboxed = body(json!({"agent_type": "sandbox-embodied", "name": ""}));
-        assert_eq!(config_check(&sandboxed, &providers(), &Limits::default()), Err(Error::SandboxUnavailable));
+    fn an_image_needs_an_engine_and_a_secret_a_name_of_its_own() {
+        let image = body(json!({"agent_type": "sandbox-embodied", "name": "", "workspace_image": "alpine"}));
+        assert_eq!(config_check(&image, &providers(), &Limits::default()), Err(Error::WorkspaceImageUnsupported));
+        assert_eq!(faults(json!({"agent_type": "sandboxed", "workspace_secrets": {"TOKEN": "x"}})), Vec::<String>::new());
+        assert_eq!(faults(json!({"agent_type": "sandboxed", "workspace_secrets": {"LD_PRELOAD": "x"}})), ["/workspace_secrets/LD_PRELOAD"]);
     }
 }

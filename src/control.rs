@@ -145,8 +145,14 @@ async fn act(ask: Ask, desk: &Desk) -> Told {
         Ask::TenantDelete { tenant_id } => {
             tracing::info!(%tenant_id, "a tenant is deleted by the operator");
             let storage = &desk.app.storage;
-            match desk.app.agent.without_turns(tenant_id, storage.tenant_remove(&storage.operator_here(), tenant_id)).await {
-                Ok(unreached) => Told::Deleted { unreached },
+            let operator = storage.operator_here();
+            // Of a file that cannot be opened nothing is known; the next start removes what has no tenant.
+            let workspaces = storage.tenant_workspaces(&operator, tenant_id).await.unwrap_or_default();
+            match desk.app.agent.without_turns(tenant_id, storage.tenant_remove(&operator, tenant_id)).await {
+                Ok(unreached) => {
+                    desk.app.yard.tenant_end(tenant_id, &workspaces).await;
+                    Told::Deleted { unreached }
+                }
                 Err(error) => Told::Refused { message: error.to_string() },
             }
         }

@@ -113,7 +113,16 @@ pub enum Error {
     ContextTooLong {
         detail: String,
     },
-    SandboxUnavailable,
+    /// What was uploaded is no bundle that could be run; each error names an entry or a field of the manifest.
+    BundleRefused {
+        errors: Vec<FieldError>,
+    },
+    /// An image needs a container engine, and this server has none.
+    WorkspaceImageUnsupported,
+    /// The agent called tools more often than the server lets it in one turn.
+    StepsExhausted {
+        limit: u32,
+    },
 
     RateLimited {
         retry_after: Duration,
@@ -149,6 +158,10 @@ pub enum Error {
         detail: String,
     },
     ShuttingDown,
+    /// No sandbox can be started here; there is no other way to run tools.
+    SandboxUnavailable {
+        detail: String,
+    },
     TooManyChecks {
         retry_after: Duration,
     },
@@ -193,7 +206,7 @@ impl fmt::Display for Error {
             | Self::MalformedRequest { detail }
             | Self::Conflict { detail }
             | Self::Sealed { detail } => f.write_str(detail),
-            Self::ValidationFailed { errors } | Self::ToolResultsMismatch { errors } => {
+            Self::ValidationFailed { errors } | Self::ToolResultsMismatch { errors } | Self::BundleRefused { errors } => {
                 for (n, error) in errors.iter().enumerate() {
                     write!(f, "{}{}: {}", if n == 0 { "" } else { "; " }, error.pointer, error.message)?;
                 }

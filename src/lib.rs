@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod app;
+pub mod bundle;
 pub mod chain;
 pub mod cli;
 pub mod clock;

@@ -49,6 +49,7 @@ struct Inner {
     vendor_calls: Family<CallLabels, Counter>,
     vendor_seconds: Histogram,
     key_checks: Family<OutcomeLabel, Counter>,
+    tool_calls: Family<OutcomeLabel, Counter>,
     levels: Family<NameLabel, Gauge>,
     streams: Gauge,
     connections: Gauge,
@@ -83,6 +84,7 @@ impl Metrics {
             vendor_calls: Family::default(),
             vendor_seconds: seconds(),
             key_checks: Family::default(),
+            tool_calls: Family::default(),
             levels: Family::default(),
             streams: Gauge::default(),
             connections: Gauge::default(),
@@ -135,6 +137,11 @@ impl Metrics {
     /// A credential was looked at: `ok`, `refused`, `busy`.
     pub fn key_check(&self, outcome: &'static str) {
         self.inner.key_checks.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A tool ran on the server: `ok`, `failed`.
+    pub fn tool_call(&self, outcome: &'static str) {
+        self.inner.tool_calls.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// How many there are now of something that runs, waits or is open.
@@ -202,6 +209,7 @@ impl Inner {
         registry.register("vendor_calls", "Calls to vendors, by wire and outcome", self.vendor_calls.clone());
         registry.register_with_unit("vendor_call_duration", "Time of calls to vendors", Unit::Seconds, self.vendor_seconds.clone());
         registry.register("key_checks", "Credentials looked at", self.key_checks.clone());
+        registry.register("tool_calls", "Calls of tools that the server runs", self.tool_calls.clone());
         registry.register("level", "What runs, waits or is open now, by name", self.levels.clone());
         registry.register("streams_open", "Streams of events open now", self.streams.clone());
         registry.register("connections_open", "Connections open now", self.connections.clone());

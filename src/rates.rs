@@ -132,7 +132,12 @@ pub fn cost(rates: &Rates, usage: Usage) -> Option<Money> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RateCard {
     rows: Vec<Arc<CardRow>>,
+    machine: Option<Arc<CardRow>>,
+    machine_second: Rate,
 }
+
+/// How the time of running tools stands in holds, ledger and logs: provider and model.
+pub const MACHINE: (&str, &str) = ("sandbox", "machine_seconds");
 
 impl RateCard {
     /// Reads a card in the form of `data/models.toml`. The error says which row and field, and what would be right.
@@ -148,7 +153,20 @@ impl RateCard {
             }
             rows.push(Arc::new(row));
         }
-        Ok(Self { rows })
+        let named = |why: String| format!("machine_second: {why}");
+        let machine = machine_row(file.machine_second, markup).map_err(named)?;
+        let machine_second = marked_up(file.machine_second, markup).map_err(named)?;
+        Ok(Self { rows, machine, machine_second })
+    }
+
+    /// The row that prices a running tool's time, whose output token is a millisecond; nothing where that is free.
+    pub fn machine(&self) -> Option<&Arc<CardRow>> {
+        self.machine.as_ref()
+    }
+
+    /// The dollars that a second of a running tool costs.
+    pub fn machine_second(&self) -> Rate {
+        self.machine_second
     }
 
     /// The card in the binary.
@@ -174,6 +192,8 @@ impl RateCard {
 struct File {
     #[serde(default = "one")]
     markup: String,
+    #[serde(default)]
+    machine_second: Rate,
     #[serde(default)]
     model: Vec<Entry>,
 }
@@ -294,6 +314,31 @@ impl Entry {
     }
 }
 
+/// A second of a running tool as a row like any other, so that its time is held, charged and audited like tokens: dollars a second are
+/// thousandths of dollars a millisecond, and a row's rate is that of a million.
+fn machine_row(second: Rate, markup: u64) -> Result<Option<Arc<CardRow>>, String> {
+    if second == Rate::default() {
+        return Ok(None);
+    }
+    let million = second.units().checked_mul(1_000).map(Rate::from_units).ok_or("a second costs more than any wallet holds")?;
+    let rates =
+        Rates { input: Rate::default(), output: marked_up(million, markup)?, cache_read: Rate::default(), cache_write: Rate::default() };
+    let row = CardRow {
+        provider: MACHINE.0.to_owned(),
+        name: MACHINE.1.to_owned(),
+        rates,
+        long: None,
+        context_window: u64::MAX,
+        input_cap: None,
+        output_limit: u32::MAX,
+        output_min: 1_000,
+        facts: ModelFacts::default(),
+        source: String::new(),
+        as_of: String::new(),
+    };
+    Ok(Some(Arc::new(row)))
+}
+
 /// The markup in millionths: `1.25` is 1,250,000.
 fn markup_millionths(text: &str) -> Result<u64, String> {
     let refused = || format!("`markup` is {text:?}; expected a decimal such as \"1.25\" from 0 to 1000 with at most six places");
@@ -397,6 +442,16 @@ mod tests {
         let card = RateCard::parse("markup='1.2'\n[[model]]\nprovider='p'\nname='m'\ninput='0.075'\noutput='3.00'").unwrap();
         let rates = card.rows()[0].rates;
         assert_eq!((rates.input.to_string(), rates.output.to_string()), ("0.09".to_owned(), "3.6".to_owned()));
+    }
+
+    #[test]
+    fn a_running_tool_s_second_is_priced_by_the_millisecond_and_free_by_default() {
+        assert!(RateCard::embedded().machine().is_none());
+        let card = RateCard::parse("markup='2'\nmachine_second='0.0001'").unwrap();
+        let machine = card.machine().unwrap();
+        let ms = |output_tokens| machine.cost(Usage { output_tokens, ..Usage::default() }).unwrap().nanos();
+        assert_eq!((ms(1_000), ms(1), ms(0)), (200_000, 200, 0));
+        assert_eq!(machine.cost_max(0, false, 60_000).unwrap().nanos(), 12_000_000);
     }
 
     #[test]

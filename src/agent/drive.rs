@@ -7,18 +7,18 @@ use super::{
     input::Admitted,
     prepare::{Aim, Matter, Prepared, Purpose},
     running::{ClaimGuard, ConversationGuard, Slot, TurnGuard},
-    settle::{Bill, Called, answered, failed, settle_failed, summarised, until_stored},
+    settle::{Bill, Called, answered, called_tools, failed, settle_free, stored_of, summarised, until_stored},
     turn::{Ask, Happened, Retry, Turn},
 };
 use crate::{
     error::{Error, Result},
-    model::{FinishReason, JsonObject, ModelRef, Summary, TurnOutcome, Usage},
+    model::{AgentType, FinishReason, JsonObject, ModelRef, StoredMessage, Summary, TurnOutcome, Usage},
     money::Money,
     provider::{
         Answer, Broken, Piece, RefusalKind,
         client::{Call, Ended, Outcome},
     },
-    storage::{Hold, OpenTurn, Principal, Settled, TenantStore},
+    storage::{Hold, NewMessage, OpenTurn, Principal, Settled, TenantStore},
     telemetry::{ChatFacts, TurnSpan},
 };
 use futures_util::FutureExt;
@@ -47,7 +47,9 @@ pub(super) struct Memory {
     pub(super) summary: Option<Summary>,
     /// The first message of the history that it does not stand for.
     pub(super) from: usize,
-    /// The number of the next vendor call whose outcome is logged.
+    /// What earlier steps of this turn added to the conversation.
+    pub(super) said: Vec<StoredMessage>,
+    /// The number of the next step, whose outcome is logged.
     pub(super) step: u32,
     /// What the steps before it used.
     pub(super) usage: Usage,
@@ -58,16 +60,29 @@ pub(super) struct Memory {
 impl Memory {
     /// Of a turn that has just begun.
     pub(super) fn begun(open: &OpenTurn) -> Self {
-        Self { summary: open.summary.clone(), from: 0, step: 1, usage: Usage::default(), cost: Money::ZERO }
+        Self { summary: open.summary.clone(), from: 0, said: Vec::new(), step: 1, usage: Usage::default(), cost: Money::ZERO }
     }
 
     /// Takes a summary in that was stored.
     fn summarised(&mut self, open: &OpenTurn, summary: Summary, bill: &Bill) {
         self.from = open.history.partition_point(|stored| stored.message.seq <= summary.until_seq);
         self.summary = Some(summary);
+        self.paid(bill.usage.unwrap_or_default(), bill.charge);
+    }
+
+    /// Takes in what a step stored that was not the turn's last.
+    pub(super) fn went_on(&mut self, drive: &Drive, messages: &[NewMessage], usage: Usage, charge: Money) {
+        let newest = self.said.last().or(drive.open.history.last()).map(|stored| stored.message.seq);
+        let before = newest.or(self.summary.as_ref().map(|summary| summary.until_seq)).unwrap_or(0);
+        let stored = (before + 1..).zip(messages).map(|(seq, message)| stored_of(drive, message, seq));
+        self.said.extend(stored);
+        self.paid(usage, charge);
+    }
+
+    fn paid(&mut self, usage: Usage, charge: Money) {
         self.step += 1;
-        self.usage = self.usage.plus(bill.usage.unwrap_or_default());
-        self.cost = self.cost.checked_add(bill.charge).unwrap_or(self.cost);
+        self.usage = self.usage.plus(usage);
+        self.cost = self.cost.checked_add(charge).unwrap_or(self.cost);
     }
 }
 
@@ -80,7 +95,7 @@ pub(super) struct Guards {
 }
 
 /// What follows a call.
-enum Next {
+pub(super) enum Next {
     Ask(Ask),
     /// The turn is over, with this as its last event.
     Over(Event),
@@ -110,6 +125,9 @@ impl Agent {
         let config = &drive.open.config;
         let retry = Retry::of(self.limits());
         let mut turn = Turn::new(config.model_config.primary(), config.model_config.fallbacks.clone(), config.context_policy, retry);
+        if drive.runs_tools() {
+            turn = turn.steps_max(u32::try_from(self.limits().sandbox_steps_max).unwrap_or(u32::MAX));
+        }
         let mut memory = Memory::begun(&drive.open);
         let mut ask = turn.next(Happened::Begun, 0);
         loop {
@@ -122,6 +140,7 @@ impl Agent {
                     let aim = Aim::Summary { shrink };
                     Box::pin(self.call(drive, &mut memory, &mut turn, &model, aim, None)).await
                 }
+                Ask::Tools(calls) => Box::pin(self.tools(drive, &mut memory, &mut turn, calls)).await,
                 Ask::Wait(wait) => {
                     let waited = tokio::select! {
                         () = drive.cancel.cancelled() => Happened::Cancelled,
@@ -130,7 +149,7 @@ impl Agent {
                     Next::Ask(turn.next(waited, dice()))
                 }
                 Ask::Refuse(error) => Next::Over(refuse(drive, error).await),
-                Ask::Fail(failure) => Next::Over(last_event(settle_failed(drive, failed(drive, &memory, None, failure)).await)),
+                Ask::Fail(failure) => Next::Over(last_event(settle_free(drive, failed(drive, &memory, None, failure)).await)),
             };
             match next {
                 Next::Ask(next) => ask = next,
@@ -172,6 +191,19 @@ impl Agent {
         self.breach_check(drive, &hold, &bill).await;
         let called = Called { hold: &hold, ended: &ended, bill: &bill };
         match (&ended.outcome, purpose) {
+            (Outcome::Answered(answer), Purpose::Answer { prefix_hash, .. }) if drive.runs_tools() && !answer.calls.is_empty() => {
+                let next = turn.next(Happened::Called(answer.calls.clone()), 0);
+                let failure = if let Ask::Fail(failure) = &next { Some(failure.clone()) } else { None };
+                let step = called_tools(drive, memory, called, answer.clone(), prefix_hash, failure);
+                let messages = step.kept.as_ref().map(|kept| kept.messages.clone()).unwrap_or_default();
+                match self.settle(drive, hold, step).await {
+                    Ok(settled) if settled.outcome.is_none() => {
+                        memory.went_on(drive, &messages, bill.usage.unwrap_or_default(), bill.charge);
+                        Next::Ask(next)
+                    }
+                    over => Next::Over(last_event(over)),
+                }
+            }
             (Outcome::Answered(answer), Purpose::Answer { prefix_hash, report }) => {
                 let step = answered(drive, memory, called, answer.clone(), prefix_hash, report);
                 Next::Over(last_event(self.settle(drive, hold, step).await))
@@ -215,6 +247,8 @@ async fn follow(drive: &Drive, mut call: Call<Hold>, told: bool) -> (Ended, Hold
                     drive.feed.push(Event::Delta(text.into()));
                     crate::failpoint::hit("after-piece");
                 }
+                // Where the server runs the tools, a client is told when they run.
+                Some(Piece::ToolCall(_)) if drive.runs_tools() => {}
                 Some(Piece::ToolCall(call)) => drive.feed.push(Event::ToolCall(Arc::new(call))),
             },
         }
@@ -239,7 +273,7 @@ async fn broken_off(drive: &Drive) -> Event {
     Event::Failed(closed.err().unwrap_or_else(|| Error::internal("a turn's driver panicked")))
 }
 
-fn last_event(settled: Result<Settled>) -> Event {
+pub(super) fn last_event(settled: Result<Settled>) -> Event {
     match settled {
         Ok(Settled { outcome: Some(TurnOutcome::Answered(answer)), available, .. }) => Event::Completed(Arc::from(answer), Some(available)),
         Ok(Settled { outcome: Some(TurnOutcome::Failed(failure)), .. }) => Event::Failed(failure.into()),
@@ -249,6 +283,11 @@ fn last_event(settled: Result<Settled>) -> Event {
 }
 
 impl Drive {
+    /// Whether the server runs the tools.
+    fn runs_tools(&self) -> bool {
+        self.open.config.agent_type == AgentType::Sandboxed
+    }
+
     /// What its prompts are made of.
     pub(super) fn matter(&self) -> Matter<'_> {
         Matter { who: &self.who, open: &self.open, admitted: &self.admitted }

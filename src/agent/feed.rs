@@ -22,12 +22,31 @@ pub enum Event {
     },
     /// The answer's text grew.
     Delta(Arc<str>),
-    /// A complete tool call.
+    /// A complete tool call, for the client to run.
     ToolCall(Arc<ToolCall>),
+    /// A tool begins to run on the server.
+    ToolStarted(Arc<ToolRun>),
+    /// A tool has run on the server.
+    ToolFinished(Arc<ToolRun>),
     /// The turn is over; nothing follows. With what the tenant has left for new calls, where that is known.
     Completed(Arc<ChatAnswer>, Option<Money>),
     /// The turn is over without an answer; nothing follows.
     Failed(Error),
+}
+
+/// A tool that the server runs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ToolRun {
+    /// The call's id.
+    pub id: String,
+    /// The tool.
+    pub name: String,
+    /// Whether it worked, once it ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ok: Option<bool>,
+    /// How long it took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
 }
 
 impl Event {
@@ -44,6 +63,7 @@ impl Event {
                 Self::ToolCall(call) => {
                     call.id.len() + call.name.len() + serde_json::to_string(&call.arguments).map_or(0, |text| text.len())
                 }
+                Self::ToolStarted(run) | Self::ToolFinished(run) => run.id.len() + run.name.len(),
                 Self::Completed(answer, _) => answer.response.as_ref().map_or(0, String::len),
                 Self::Started { .. } | Self::Failed(_) => 0,
             }

@@ -5,7 +5,8 @@
 //! - [`input`], [`prompt`]: from a request and a conversation to a prompt, pure;
 //! - [`feed`], [`running`]: what is known in memory of the turns that run;
 //! - `drive`: does what the state machine asks for, in a task of its own, so that a lost client loses nothing;
-//! - `settle`: the end of a step, tried until it is stored.
+//! - `settle`: the end of a step, tried until it is stored;
+//! - [`tools`]: tools that the server runs, in sandboxes.
 
 mod drive;
 pub mod feed;
@@ -14,6 +15,7 @@ mod prepare;
 pub mod prompt;
 pub mod running;
 mod settle;
+pub mod tools;
 pub mod turn;
 
 use crate::{
@@ -43,6 +45,7 @@ use std::{
 };
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
+use tools::Yard;
 
 /// What runs turns. Cheap to clone.
 #[derive(Clone)]
@@ -68,6 +71,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Who is told of turns and calls.
     pub telemetry: Telemetry,
+    /// Where tools run.
+    pub yard: Arc<Yard>,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
 }

@@ -7,17 +7,18 @@ use super::{
     input::Admitted,
     lock,
     prompt::{BYTES_PER_TOKEN, Exchanges, Fitted, beside_bytes, hashes, seal},
+    tools::offer,
 };
 use crate::{
     config::ProviderConfig,
     error::{Error, Result},
-    model::{ContextPolicy, ContextReport, JsonObject, ModelRef, Role, Tokenizer, ToolSpec},
+    model::{AgentType, ContextPolicy, ContextReport, JsonObject, ModelRef, PinnedTool, Role, StoredMessage, Tokenizer, ToolSpec},
     provider::{self, Encoded, Prompt, PromptMessage},
     rates::CardRow,
     storage::{Hold, HoldAsk, OpenTurn, Principal},
     wallet::Wish,
 };
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 /// What a call is for.
 #[derive(Debug, Clone, Copy)]
@@ -161,7 +162,7 @@ impl Agent {
     }
 
     /// The key once more: one that was revoked, weakened or outlived while the turn waited gets no further vendor call.
-    fn standing(&self, who: &Principal) -> Result<Principal> {
+    pub(super) fn standing(&self, who: &Principal) -> Result<Principal> {
         let who = self.parts().storage.principal_again(who)?;
         if who.suspended() {
             return Err(Error::TenantSuspended);
@@ -211,7 +212,10 @@ impl Agent {
         shrink: u32,
     ) -> Result<Option<(Prompt, Purpose)>> {
         let config = &matter.open.config;
-        let tools: Arc<[ToolSpec]> = config.tools_config.iter().map(crate::model::ToolEntry::spec).collect();
+        let tools: Arc<[ToolSpec]> = match config.agent_type {
+            AgentType::ClientSide => config.tools_config.iter().map(crate::model::ToolEntry::spec).collect(),
+            AgentType::Sandboxed => offer::offered(config, matter.open.kit.as_ref()).iter().map(PinnedTool::spec).collect(),
+        };
         if row.facts.tools_refused && !tools.is_empty() {
             let message = format!("{} takes no tools over this API; choose another model or remove tools_config", model.model);
             return Err(Error::invalid("/model_config/model", message));
@@ -224,7 +228,7 @@ impl Agent {
         let beside = beside_bytes(&system, &tools);
         let Some(Fitted { mut messages, report, .. }) = fit(matter, memory, beside, row, max_tokens, shrink)? else { return Ok(None) };
         let report = ContextReport { turns_summarised: memory.summary.as_ref().map_or(0, |summary| summary.turns), ..report };
-        let known = hashes(&matter.open.history, &messages);
+        let known = hashes(&history(matter, memory), &messages);
         let prefix_hash = seal(&system, &tools, &mut messages, &known);
         let (model, facts, context_window) = (model.clone(), row.facts, row.context_window);
         let prompt = Prompt { model, system, tools, messages, params, max_tokens, facts, context_window };
@@ -253,8 +257,17 @@ fn system(matter: Matter<'_>, memory: &Memory) -> String {
     }
 }
 
+/// What was said before this step, oldest first: before the turn, and in its earlier steps.
+fn history<'a>(matter: Matter<'a>, memory: &'a Memory) -> Cow<'a, [StoredMessage]> {
+    let before = &matter.open.history[memory.from..];
+    if memory.said.is_empty() { Cow::Borrowed(before) } else { Cow::Owned(before.iter().chain(&memory.said).cloned().collect()) }
+}
+
 fn exchanges(matter: Matter<'_>, memory: &Memory) -> Exchanges {
-    Exchanges::new(&matter.open.history[memory.from..], matter.admitted)
+    // What was asked is stored with the first step, and so part of the history from then on.
+    let nothing = Admitted { results: Vec::new(), text: None, system: String::new() };
+    let admitted = if memory.said.is_empty() { matter.admitted } else { &nothing };
+    Exchanges::new(&history(matter, memory), admitted)
 }
 
 /// Tokens of the window beside the answer; with each `shrink` a quarter less.

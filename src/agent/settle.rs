@@ -9,12 +9,16 @@ use super::{
 use crate::{
     error::{Error, Result},
     ids::*,
-    model::{ChatAnswer, ContextReport, FinishReason, Json, LogEvent, LogRow, Speaker, Summary, TurnFailure, Usage},
+    model::{
+        ChatAnswer, ContextReport, FinishReason, Json, LogEvent, LogRow, Message, RawAnswer, Speaker, StoredMessage, Summary, ToolCall,
+        TurnFailure, Usage,
+    },
     money::Money,
     provider::{
         Answer,
         client::{Ended, Outcome},
     },
+    rates::MACHINE,
     storage::{Hold, Kept, NewAnswer, NewMessage, Settled, Step, StepEnd},
     wallet,
 };
@@ -77,10 +81,20 @@ impl Bill {
             usage: self.usage,
             estimated: self.estimated,
             breached: self.breach.is_some(),
+            kept: None,
+            note: None,
             end: None,
             logs: Vec::new(),
         }
     }
+}
+
+/// The time that tools ran: what was held for it, what it costs, and what the log says of it.
+pub(super) struct Machine<'a> {
+    pub(super) hold: Option<&'a Hold>,
+    pub(super) charge: Money,
+    pub(super) took: Duration,
+    pub(super) told: String,
 }
 
 /// The step of a call that was answered.
@@ -115,27 +129,119 @@ pub(super) fn answered(
         max_tokens_applied: hold.output_tokens(),
         context,
     };
-    let mut messages = drive.admitted.messages();
-    messages.push(NewMessage {
-        id: message_id,
+    let open_calls = answer.calls.clone();
+    let mut messages = asked(drive, memory);
+    messages.push(message(drive, called, message_id, chat.response.clone(), answer, finish, prefix_hash));
+    let kept = kept(drive, messages, open_calls);
+    let row = log_row(drive, memory.step, Some(called), 200, None, None);
+    step(drive, Some(called), Some(StepEnd::Answered { answer: Box::new(chat), kept: Box::new(kept) }), row)
+}
+
+/// The step of an answer that calls tools which the server runs. A turn that fails with it runs none of them.
+pub(super) fn called_tools(
+    drive: &Drive,
+    memory: &Memory,
+    called: Called<'_>,
+    answer: Answer,
+    prefix_hash: String,
+    failure: Option<TurnFailure>,
+) -> Step {
+    let (calls, text) = (answer.calls.clone(), answer.text.clone());
+    let mut messages = asked(drive, memory);
+    messages.push(message(drive, called, MessageId::new(), text, answer, FinishReason::ToolCalls, prefix_hash));
+    let (status, code) = failure.as_ref().map_or((200, None), |failure| (failure.log_code().0, Some(failure.log_code().1)));
+    if failure.is_some() {
+        messages.extend(calls.iter().map(|call| NewMessage::result(call, Json::String(TURN_OVER.to_owned()), false)));
+    }
+    let open_calls = if failure.is_some() { Vec::new() } else { calls };
+    let row = log_row(drive, memory.step, Some(called), status, code, None);
+    Step { kept: Some(Box::new(kept(drive, messages, open_calls))), ..step(drive, Some(called), failure.map(StepEnd::Failed), row) }
+}
+
+/// The result of a call that came with the last step that a turn may take.
+const TURN_OVER: &str = "The turn ended before this tool could run.";
+
+/// The step of tools that the server ran, well or not.
+pub(super) fn ran(drive: &Drive, memory: &Memory, machine: Machine<'_>, results: Vec<NewMessage>, failure: Option<TurnFailure>) -> Step {
+    let (status, code) = failure.as_ref().map_or((200, None), |failure| (failure.log_code().0, Some(failure.log_code().1)));
+    let ms = u64::try_from(machine.took.as_millis()).unwrap_or(u64::MAX);
+    let row = LogRow {
+        provider: Some(MACHINE.0.to_owned()),
+        model: Some(MACHINE.1.to_owned()),
+        cost: machine.hold.map(|_| machine.charge),
+        provider_ms: Some(ms),
+        ..log_row(drive, memory.step, None, status, code, Some(format!("Tools: {}.", machine.told)))
+    };
+    Step {
+        charge: machine.charge,
+        note: Some(format!("tools ran for {ms} ms")),
+        kept: Some(Box::new(kept(drive, results, Vec::new()))),
+        ..step(drive, None, failure.map(StepEnd::Failed), row)
+    }
+}
+
+/// What the turn's first step stores of what was asked.
+fn asked(drive: &Drive, memory: &Memory) -> Vec<NewMessage> {
+    if memory.said.is_empty() { drive.admitted.messages() } else { Vec::new() }
+}
+
+fn kept(drive: &Drive, messages: Vec<NewMessage>, open_calls: Vec<ToolCall>) -> Kept {
+    Kept { messages, open_calls, template_vars: drive.open.template_vars.clone(), metadata: drive.metadata.clone() }
+}
+
+/// An answer as a message.
+fn message(
+    drive: &Drive,
+    called: Called<'_>,
+    id: MessageId,
+    text: Option<String>,
+    answer: Answer,
+    finish: FinishReason,
+    prefix_hash: String,
+) -> NewMessage {
+    NewMessage {
+        id,
         role: Speaker::Assistant,
-        content: chat.response.clone().map_or(Json::Null, Json::String),
+        content: text.map_or(Json::Null, Json::String),
         result_of: None,
         answer: Some(Box::new(NewAnswer {
-            calls: answer.calls.clone(),
-            model: hold.model().clone(),
+            calls: answer.calls,
+            model: called.hold.model().clone(),
             config_version: drive.open.config_version,
             raw: answer.raw,
             prefix_hash,
             finish,
-            usage,
-            cost: bill.charge,
+            usage: called.bill.usage.unwrap_or_default(),
+            cost: called.bill.charge,
         })),
-    });
-    let kept =
-        Kept { messages, open_calls: answer.calls, template_vars: drive.open.template_vars.clone(), metadata: drive.metadata.clone() };
-    let row = log_row(drive, memory.step, Some(called), 200, None, None);
-    step(drive, Some(called), StepEnd::Answered { answer: Box::new(chat), kept: Box::new(kept) }, row)
+    }
+}
+
+/// A message that this turn stored, as the next step's prompt reads it.
+pub(super) fn stored_of(drive: &Drive, new: &NewMessage, seq: u64) -> StoredMessage {
+    let answer = new.answer.as_deref();
+    let result_of = new.result_of.as_ref();
+    StoredMessage {
+        message: Message {
+            id: new.id,
+            seq,
+            role: new.role,
+            content: new.content.clone(),
+            tool_calls: answer.map(|answer| answer.calls.clone()).unwrap_or_default(),
+            tool_call_id: result_of.map(|(id, ..)| id.clone()),
+            name: result_of.map(|(_, name, _)| name.clone()),
+            ok: result_of.map(|(.., ok)| *ok),
+            model: answer.map(|answer| answer.model.clone()),
+            config_version: answer.map(|answer| answer.config_version),
+            usage: answer.map(|answer| answer.usage),
+            cost: answer.map(|answer| answer.cost),
+            created_at: drive.store.now(),
+        },
+        turn_id: drive.open.turn,
+        raw: answer.map(|answer| RawAnswer { model: answer.model.clone(), json: answer.raw.clone() }),
+        prefix_hash: answer.map(|answer| answer.prefix_hash.clone()),
+        finish: answer.map(|answer| answer.finish),
+    }
 }
 
 /// The step of a call that summarised the oldest turns.
@@ -149,12 +255,13 @@ pub(super) fn summarised(drive: &Drive, memory: &Memory, called: Called<'_>, sum
 pub(super) fn failed(drive: &Drive, memory: &Memory, called: Option<Called<'_>>, failure: TurnFailure) -> Step {
     let (status, code) = failure.log_code();
     // The message is not kept in the conversation, so the log keeps it.
-    let detail = drive.admitted.text.as_ref().map(|text| format!("Not kept: {text}"));
+    let text = drive.admitted.text.as_ref().filter(|_| memory.said.is_empty());
+    let detail = text.map(|text| format!("Not kept: {text}"));
     let row = log_row(drive, memory.step, called, status, Some(code), detail);
-    step(drive, called, StepEnd::Failed(failure), row)
+    step(drive, called, Some(StepEnd::Failed(failure)), row)
 }
 
-fn step(drive: &Drive, called: Option<Called<'_>>, end: StepEnd, row: LogRow) -> Step {
+fn step(drive: &Drive, called: Option<Called<'_>>, end: Option<StepEnd>, row: LogRow) -> Step {
     let bill = called.map(|called| called.bill);
     Step {
         turn: drive.open.turn,
@@ -165,7 +272,9 @@ fn step(drive: &Drive, called: Option<Called<'_>>, end: StepEnd, row: LogRow) ->
         estimated: bill.is_some_and(|bill| bill.estimated),
         breached: bill.is_some_and(|bill| bill.breach.is_some()),
         summary: None,
-        end: Some(end),
+        kept: None,
+        note: None,
+        end,
         logs: with_breach(vec![row], called),
     }
 }
@@ -253,7 +362,7 @@ impl Agent {
                     hold.abandon();
                     return Err(error);
                 }
-                (Error::Internal { .. } | Error::NotFound { .. } | Error::TenantFull, Some(StepEnd::Answered { .. })) => {
+                (Error::Internal { .. } | Error::NotFound { .. } | Error::TenantFull, _) if has_content(&step) => {
                     step = Arc::new(stripped(&step));
                 }
                 _ => {
@@ -288,13 +397,33 @@ impl Agent {
 fn stripped(step: &Step) -> Step {
     let (status, code) = TurnFailure::Internal.log_code();
     let told = |row: &LogRow| LogRow { status, code: Some(code.to_owned()), ..row.clone() };
-    Step { end: Some(StepEnd::Failed(TurnFailure::Internal)), logs: step.logs.iter().map(told).collect(), ..step.clone() }
+    Step { kept: None, end: Some(StepEnd::Failed(TurnFailure::Internal)), logs: step.logs.iter().map(told).collect(), ..step.clone() }
 }
 
-/// Ends a turn without a hold.
-pub(super) async fn settle_failed(drive: &Drive, step: Step) -> Result<Settled> {
-    let step = Arc::new(step);
-    until_stored(|| drive.store.turn_fail(Arc::clone(&step))).await
+/// Whether a step has anything that could keep its charge from being stored.
+fn has_content(step: &Step) -> bool {
+    step.kept.is_some() || matches!(step.end, Some(StepEnd::Answered { .. }))
+}
+
+/// Stores a step for which nothing is held, as [`Agent::settle`] does one with a hold.
+pub(super) async fn settle_free(drive: &Drive, step: Step) -> Result<Settled> {
+    let mut step = Arc::new(step);
+    let mut wait = WAIT;
+    loop {
+        let error = match drive.store.step_store(Arc::clone(&step)).await {
+            Ok(settled) => return Ok(settled),
+            Err(error) => error,
+        };
+        tracing::error!(%error, turn = %drive.open.turn, "a step could not be stored; it is tried again");
+        match &error {
+            Error::Internal { .. } | Error::NotFound { .. } | Error::TenantFull if has_content(&step) => step = Arc::new(stripped(&step)),
+            Error::Conflict { .. } | Error::NotFound { .. } => return Err(error),
+            _ => {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(WAIT_MAX);
+            }
+        }
+    }
 }
 
 /// Tries a write again as long as the machine fails. What another write made impossible is not tried again.

@@ -1,12 +1,13 @@
 //! A turn as a pure state machine: which model is asked next, when to try again, when to give up. No clock, no I/O, no money: the driver does
-//! what [`Turn::next`] asks for and tells what happened; with an answer the turn is over and there is nothing left to ask.
+//! what [`Turn::next`] asks for and tells what happened. With an answer in words the turn is over; with one that calls tools it goes on where
+//! the server runs the tools, until it took as many steps as it may.
 //!
 //! The rule behind it: a call is made again only if the vendor certainly did not accept the one before, and never after output began.
 
 use crate::{
     config::Limits,
     error::Error,
-    model::{ContextPolicy, ModelRef, TurnFailure},
+    model::{ContextPolicy, ModelRef, ToolCall, TurnFailure},
     provider::{Broken, Refusal, RefusalKind},
 };
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub enum Ask {
         /// As for a call.
         shrink: u32,
     },
+    /// Store this step, run these tools, store what they say, then tell [`Happened::ToolsRan`].
+    Tools(Vec<ToolCall>),
     /// Wait, then tell [`Happened::Waited`].
     Wait(Duration),
     /// The turn is over without an answer, after a vendor was asked.
@@ -49,6 +52,10 @@ pub enum Happened {
     TooLong,
     /// The oldest turns are summarised.
     Compacted,
+    /// The model wants tools run, and they are the server's to run.
+    Called(Vec<ToolCall>),
+    /// The tools ran, well or not.
+    ToolsRan,
     /// The vendor certainly did not accept the call.
     Refused(Refusal),
     /// The vendor may have accepted the call, and no answer came of it.
@@ -68,6 +75,9 @@ pub struct Turn {
     attempts: u32,
     shrink: u32,
     compactions: u32,
+    /// Answers so far that called tools.
+    steps: u32,
+    steps_max: u32,
     policy: ContextPolicy,
     retry: Retry,
     /// What the vendors said before; the last of it is the turn's failure when nothing is left to try.
@@ -111,7 +121,13 @@ impl Turn {
     /// A turn on these models, in order.
     pub fn new(primary: ModelRef, fallbacks: Vec<ModelRef>, policy: ContextPolicy, retry: Retry) -> Self {
         let models = std::iter::once(primary).chain(fallbacks).collect();
-        Self { models, at: 0, attempts: 0, shrink: 0, compactions: 0, policy, retry, failure: None }
+        Self { models, at: 0, attempts: 0, shrink: 0, compactions: 0, steps: 0, steps_max: 1, policy, retry, failure: None }
+    }
+
+    /// The same, with so many steps: for agents whose tools the server runs.
+    #[must_use]
+    pub fn steps_max(self, steps_max: u32) -> Self {
+        Self { steps_max: steps_max.max(1), ..self }
     }
 
     /// What to do after this happened. `dice` is any random byte.
@@ -119,6 +135,12 @@ impl Turn {
         match happened {
             Happened::Begun | Happened::Waited => self.call(),
             Happened::Compacted => Ask::Call { model: self.models[self.at].clone(), shrink: self.shrink },
+            Happened::Called(calls) => self.called(calls),
+            Happened::ToolsRan => {
+                self.attempts = 0;
+                self.failure = None;
+                self.call()
+            }
             Happened::TooLong => self.compact(),
             Happened::Cancelled => Ask::Fail(TurnFailure::Cancelled),
             Happened::NotAsked(error) => self.not_asked(error),
@@ -141,10 +163,18 @@ impl Turn {
         Ask::Compact { model: self.models[self.at].clone(), shrink: self.shrink }
     }
 
-    /// A model that could not even be asked: the first one's reason counts; a fallback without money or price is passed over.
+    /// The last step that a turn may take is one that needs no other behind it.
+    fn called(&mut self, calls: Vec<ToolCall>) -> Ask {
+        self.steps += 1;
+        if self.steps >= self.steps_max { Ask::Fail(TurnFailure::StepsExhausted { limit: self.steps_max }) } else { Ask::Tools(calls) }
+    }
+
+    /// A model that could not even be asked: the first one's reason counts; a fallback without money or price is passed over. What was stored
+    /// of earlier steps stays, so that behind them a turn fails and is never taken back.
     fn not_asked(&mut self, error: Error) -> Ask {
         match (self.failure.clone(), self.at) {
-            (None, 0) => Ask::Refuse(error),
+            (None, 0) if self.steps == 0 => Ask::Refuse(error),
+            (None, _) if self.steps > 0 => Ask::Fail(TurnFailure::between_steps(&error)),
             (failure, _) => match self.fall_back() {
                 Some(ask) => ask,
                 None => Ask::Fail(failure.unwrap_or(TurnFailure::Internal)),
@@ -305,6 +335,45 @@ mod tests {
         let mut turn = turn(&["second"], ContextPolicy::Truncate);
         turn.next(Happened::Begun, 0);
         assert!(matches!(turn.next(refused(RefusalKind::NotConfigured, None), 0), Ask::Fail(TurnFailure::ProviderNotConfigured { .. })));
+    }
+
+    fn calls() -> Vec<ToolCall> {
+        vec![ToolCall { id: "call_1".to_owned(), name: "look".to_owned(), arguments: crate::model::JsonObject::new() }]
+    }
+
+    #[test]
+    fn tools_run_and_the_model_is_asked_again_as_often_as_a_turn_may() {
+        let mut turn = turn(&[], ContextPolicy::Truncate).steps_max(3);
+        assert_eq!(turn.next(Happened::Begun, 0), called("first", 0));
+        for _ in 1..3 {
+            assert_eq!(turn.next(Happened::Called(calls()), 0), Ask::Tools(calls()));
+            assert_eq!(turn.next(Happened::ToolsRan, 0), called("first", 0));
+        }
+        assert_eq!(turn.next(Happened::Called(calls()), 0), Ask::Fail(TurnFailure::StepsExhausted { limit: 3 }));
+    }
+
+    #[test]
+    fn behind_a_stored_step_a_turn_fails_and_is_never_taken_back() {
+        let mut turn = turn(&[], ContextPolicy::Truncate).steps_max(3);
+        turn.next(Happened::Begun, 0);
+        turn.next(Happened::Called(calls()), 0);
+        turn.next(Happened::ToolsRan, 0);
+        let stopped = TurnFailure::Stopped(crate::model::TurnStop::DiskFull);
+        assert_eq!(turn.clone().next(Happened::NotAsked(Error::DiskFull), 0), Ask::Fail(stopped));
+        assert_eq!(turn.next(Happened::Cancelled, 0), Ask::Fail(TurnFailure::Cancelled));
+    }
+
+    #[test]
+    fn each_step_has_its_own_tries() {
+        let mut turn = turn(&[], ContextPolicy::Truncate).steps_max(9);
+        turn.next(Happened::Begun, 0);
+        for _ in 0..2 {
+            assert!(matches!(turn.next(refused(RefusalKind::Overloaded, None), 0), Ask::Wait(_)));
+            turn.next(Happened::Waited, 0);
+        }
+        turn.next(Happened::Called(calls()), 0);
+        turn.next(Happened::ToolsRan, 0);
+        assert!(matches!(turn.next(refused(RefusalKind::Overloaded, None), 0), Ask::Wait(_)), "the second step begins to count anew");
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub(super) fn start(format: Option<LogFormat>, usual: &str) -> Result<(), Failur
     let filter = EnvFilter::try_new(&wanted).map_err(|error| {
         Failure::Usage(format!("NIMBLESITE_LOG={wanted}: {error}; expected a filter such as info or nimblesite=debug,warn"))
     })?;
+    // It would cite what comes out of sandboxes, secrets included.
+    let quiet = "rmcp=off".parse().map_err(|error| Failure::Failed(format!("logging could not be set up: {error}")))?;
+    let filter = filter.add_directive(quiet);
     let terminal = std::io::stderr().is_terminal();
     let format = match (format, from_env("NIMBLESITE_LOG_FORMAT").as_deref()) {
         (Some(format), _) => format,

@@ -90,6 +90,8 @@ impl Running {
             let telemetry = config.otlp_endpoint.as_deref().map_or_else(|| Ok(Telemetry::off()), Telemetry::to)?;
             let app = App::new(Parts { config, storage: storage.clone(), rates, client, mailer, clock: Clock, telemetry });
             app.agent.start().await?;
+            let tenants = storage.tenants_known().await?;
+            app.yard.sweep(&app.config.data, &tenants).await?;
             Ok(Self::accept(app, listener, at, url))
         };
         let started: Result<Self, Failure> = wired.await;
@@ -111,6 +113,7 @@ impl Running {
         }
         background.spawn(card::watch(app.clone()));
         background.spawn(sweep(app.clone()));
+        background.spawn(Arc::clone(&app.yard).keep_watch(CancellationToken::new()));
         let stop = CancellationToken::new();
         let accepting = tokio::spawn(http::serve(app.clone(), listener, stop.clone().cancelled_owned()));
         Self { app, at, url, stop, accepting, background }
@@ -148,6 +151,7 @@ impl Running {
         if cancelled > 0 {
             tracing::warn!(cancelled, "some turns did not end in time; they were cancelled and charged what they had used");
         }
+        self.app.yard.close().await;
         self.app.mailer.finish().await;
         let (storage, telemetry) = (self.app.storage.clone(), self.app.telemetry.clone());
         tokio::task::spawn_blocking(move || {

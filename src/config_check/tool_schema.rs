@@ -1,21 +1,53 @@
 //! A tool's `parameters`: a valid JSON Schema of an object that refers to nothing outside itself. The only file that names jsonschema.
 //!
-//! Vendors read the schema, we do not: arguments are the client's to check. What is refused here is what a vendor would refuse at every call.
+//! A client's tools are the client's to check arguments for; what is refused here of their schemas is what a vendor would refuse at every call.
+//! Arguments of tools that the server runs are checked here, too, before the tool sees them.
 
 use crate::{
     config::Limits,
     error::FieldError,
     model::{Json, JsonObject},
 };
-use jsonschema::meta::MetaValidator;
+use jsonschema::{PatternOptions, Validator, meta::MetaValidator};
 
 /// The faults told of one schema; more help nobody.
 const FAULTS_MAX: usize = 5;
 /// The characters of a fault's message: it may cite the whole schema.
 const MESSAGE_CHARS_MAX: usize = 300;
 
+/// What the arguments of a tool that the server runs have to be.
+pub struct Arguments(Result<Validator, String>);
+
+impl Arguments {
+    /// By this schema. Its patterns are matched in linear time, whoever wrote them, and nothing outside it is looked up.
+    pub fn of(parameters: &JsonObject) -> Self {
+        let schema = Json::Object(parameters.clone());
+        let options = jsonschema::options().with_pattern_options(PatternOptions::regex()).offline();
+        Self(options.build(&schema).map_err(|error| shortened(&error.to_string())))
+    }
+
+    /// Why nothing can be checked by this schema, if so.
+    pub fn unusable(&self) -> Option<&str> {
+        self.0.as_ref().err().map(String::as_str)
+    }
+
+    /// What is wrong with arguments, in a few sentences for the model that sent them.
+    pub fn faults(&self, arguments: &JsonObject) -> Vec<String> {
+        match &self.0 {
+            Err(why) => vec![format!("the tool's schema cannot be used ({why})")],
+            Ok(validator) => {
+                let arguments = Json::Object(arguments.clone());
+                let told = |error: jsonschema::ValidationError<'_>| {
+                    format!("{} {}", error.instance_path().as_str(), shortened(&error.masked().to_string()))
+                };
+                validator.iter_errors(&arguments).take(FAULTS_MAX).map(|error| told(error).trim().to_owned()).collect()
+            }
+        }
+    }
+}
+
 /// What is wrong with a tool's schema, which stands at `pointer`.
-pub(super) fn check(pointer: &str, schema: JsonObject, limits: &Limits) -> Vec<FieldError> {
+pub fn check(pointer: &str, schema: JsonObject, limits: &Limits) -> Vec<FieldError> {
     let schema = Json::Object(schema);
     let one = |at: &str, message: String| vec![FieldError { pointer: format!("{pointer}{at}"), message }];
     // First the depth, since what comes after it recurses.

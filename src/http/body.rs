@@ -61,7 +61,7 @@ impl Out {
 }
 
 /// Refuses bodies in a form we do not take, before anything of them is read.
-pub(super) fn check_headers(headers: &HeaderMap, limits: &Limits) -> Result<()> {
+pub(super) fn check_headers(headers: &HeaderMap, limit_bytes: usize) -> Result<()> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().trim().to_ascii_lowercase();
     if text(header::CONTENT_TYPE).starts_with("multipart/") {
         return Err(Error::UnsupportedMediaType);
@@ -69,16 +69,14 @@ pub(super) fn check_headers(headers: &HeaderMap, limits: &Limits) -> Result<()> 
     if !matches!(text(header::CONTENT_ENCODING).as_str(), "" | "identity") {
         return Err(Error::UnsupportedMediaType);
     }
-    let limit_bytes = limits.body_bytes_max;
     match text(header::CONTENT_LENGTH).parse::<usize>() {
         Ok(length) if length > limit_bytes => Err(Error::BodyTooLarge { limit_bytes }),
         _ => Ok(()),
     }
 }
 
-/// Reads a whole body, at most the limit's bytes in at most the limit's time.
-pub(super) async fn read(body: &mut Incoming, limits: &Limits) -> Result<Bytes> {
-    let limit_bytes = limits.body_bytes_max;
+/// Reads a whole body, at most so many bytes in at most the limit's time.
+pub(super) async fn read(body: &mut Incoming, limit_bytes: usize, limits: &Limits) -> Result<Bytes> {
     let reading = async {
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {

@@ -89,8 +89,12 @@ codes! {
         "Use a new key for a new request.";
     CONTEXT_TOO_LONG 422 "context_too_long" "The conversation does not fit the model's context window"
         "Start a new conversation, shorten the prompt, or set `context_policy` to `truncate` or `compact`.";
-    SANDBOX_UNAVAILABLE 422 "sandbox_unavailable" "This server runs no sandboxes"
-        "Use `agent_type: \"client-side\"`.";
+    BUNDLE_REFUSED 422 "bundle_refused" "The bundle is not acceptable"
+        "`errors` names the entry of the archive, or the field of its manifest, and the rule that it broke. Nothing of it was kept.";
+    WORKSPACE_IMAGE_UNSUPPORTED 422 "workspace_image_unsupported" "This server runs no images"
+        "Leave `workspace_image` out: tools run in the server's own sandbox. Images need a container engine.";
+    STEPS_EXHAUSTED 422 "steps_exhausted" "The agent called tools too often in one turn"
+        "What it did so far is stored and charged. Send another message to let it go on, or ask for less at once.";
     RATE_LIMITED 429 "rate_limited" "Too many requests"
         "Come back after `Retry-After`. `RateLimit` and `RateLimit-Policy` tell the limits.";
     CREDIT_RESERVED 429 "credit_reserved" "All credit that is left is reserved by running turns"
@@ -111,6 +115,8 @@ codes! {
         "The operator has to look at it. Other tenants are not affected.";
     SHUTTING_DOWN 503 "shutting_down" "The server is stopping"
         "Come back in a moment.";
+    SANDBOX_UNAVAILABLE 503 "sandbox_unavailable" "No sandbox can be started"
+        "Tools run in a sandbox or not at all. The operator looks at `nimblesite doctor`; `agent_type: \"client-side\"` needs none.";
     TOO_MANY_CHECKS 503 "too_many_checks" "Too many keys wait to be checked"
         "Come back after `Retry-After`.";
     MODEL_CLOSED 503 "model_closed" "The model is closed"

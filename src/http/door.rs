@@ -36,6 +36,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::Instrument;
 
 /// What answers requests.
@@ -44,6 +45,8 @@ pub(super) struct Door {
     pub(super) limiter: Limiter,
     /// The places for short work, taken in turn.
     pub(super) places: Arc<Fair<Party>>,
+    /// Bodies of more than the usual length that are taken in and worked on at once.
+    pub(super) uploads: Semaphore,
     pub(super) table: &'static Table,
     /// The server stops: every answer is its connection's last.
     pub(super) leaving: AtomicBool,
@@ -137,6 +140,7 @@ impl Door {
         seen.endpoint = Some(endpoint);
         let entered = self.enter(endpoint, head, seen).await?;
         let query = query_of(endpoint, head)?;
+        let _upload = self.upload(endpoint).await?;
         let body = self.body_of(endpoint, head, body).await?;
         let request = Request {
             id: seen.id,
@@ -159,6 +163,15 @@ impl Door {
             None => None,
         };
         self.handle(entered, &request).await
+    }
+
+    /// Leave to send a long body: there is memory for a few at once.
+    async fn upload(&self, endpoint: &Endpoint) -> Result<Option<SemaphorePermit<'_>>> {
+        if endpoint.body_bytes_max.is_none() {
+            return Ok(None);
+        }
+        let permit = tokio::time::timeout(UPLOAD_WAIT, self.uploads.acquire()).await;
+        permit.ok().and_then(std::result::Result::ok).map(Some).ok_or(Error::Overloaded { retry_after: UPLOAD_WAIT })
     }
 
     /// Credential, rate, role.
@@ -193,7 +206,8 @@ impl Door {
             return Ok(Bytes::new());
         }
         let limits = &self.app.config.limits;
-        body::check_headers(&head.headers, limits)?;
+        let limit_bytes = endpoint.body_bytes_max.map_or(limits.body_bytes_max, |bytes_max| bytes_max(limits));
+        body::check_headers(&head.headers, limit_bytes)?;
         // Without both fields an HTTP/1 request has no body at all (RFC 9112 §6.3), so that a body sent nevertheless would be taken for the
         // next request. HTTP/2 frames bodies by itself and needs neither field.
         let unframed = head.version < Version::HTTP_2
@@ -202,7 +216,7 @@ impl Door {
         if unframed && endpoint.body.is_some() {
             return Err(Error::LengthRequired);
         }
-        body::read(body, limits).await
+        body::read(body, limit_bytes, limits).await
     }
 
     async fn handle(&self, entered: Entered, request: &Request) -> Result<Reply> {
@@ -251,6 +265,8 @@ fn party(entered: &Entered, endpoint: &Endpoint) -> Option<Party> {
     }
 }
 
+/// How long an upload waits for those before it.
+const UPLOAD_WAIT: Duration = Duration::from_secs(10);
 /// What a caller is told to wait when its tenant's queue for places is full.
 const PLACE_WAIT: Duration = Duration::from_secs(1);
 

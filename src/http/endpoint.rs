@@ -2,7 +2,7 @@
 //! coverage test all read this one table, so that none of them can know an endpoint that the others do not.
 
 use super::call::{OpenCall, OperatorCall, OperatorPageCall, PageCall, Reply, SessionCall, TenantCall, UserCall};
-use crate::{error::Result, model::Role};
+use crate::{config::Limits, error::Result, model::Role};
 use std::{future::Future, pin::Pin};
 use utoipa::{
     ToSchema,
@@ -74,8 +74,10 @@ pub struct Endpoint {
     pub query: Vec<(&'static str, &'static str)>,
     /// Request headers beyond the credential: name and meaning.
     pub headers: Vec<(&'static str, &'static str)>,
-    /// The body's schema, and whether it may be left out.
+    /// The body's schema and media type.
     pub body: Option<(SchemaOf, &'static str)>,
+    /// The most bytes of the body, where that is another limit than all have.
+    pub body_bytes_max: Option<fn(&Limits) -> usize>,
     /// The answer's status, media type and schema (none for 204).
     pub answers: Vec<AnswerOf>,
     /// Whether it is bounded strictly for each address, as [`Handler::Credentials`] are, since it lets a caller guess at a password.
@@ -115,6 +117,7 @@ impl Endpoint {
             query: Vec::new(),
             headers: Vec::new(),
             body: None,
+            body_bytes_max: None,
             answers: Vec::new(),
             guessable: matches!(handler, Handler::Credentials(_)),
             waits: false,
@@ -178,6 +181,14 @@ impl Endpoint {
     #[must_use]
     pub fn body<T: ToSchema>(mut self) -> Self {
         self.body = Some((schema_of::<T>, "application/json"));
+        self
+    }
+
+    /// A body that is no JSON, bounded by a limit of its own.
+    #[must_use]
+    pub fn body_bytes<T: ToSchema>(mut self, media_type: &'static str, bytes_max: fn(&Limits) -> usize) -> Self {
+        self.body = Some((schema_of::<T>, media_type));
+        self.body_bytes_max = Some(bytes_max);
         self
     }
 

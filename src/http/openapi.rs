@@ -233,7 +233,10 @@ pub(super) fn error_codes(endpoint: &Endpoint) -> BTreeSet<&'static str> {
         names.insert("not_found");
     }
     if endpoint.body.is_some() {
-        names.extend(["malformed_json", "request_timeout", "length_required", "body_too_large", "unsupported_media_type"]);
+        names.extend(["request_timeout", "length_required", "body_too_large", "unsupported_media_type"]);
+        if endpoint.body_bytes_max.is_none() {
+            names.insert("malformed_json");
+        }
     }
     let of_key = ["missing_credentials", "invalid_api_key", "rate_limited", "too_many_checks", "tenant_unavailable"];
     let of_user = ["missing_credentials", "invalid_token", "rate_limited"];

@@ -169,7 +169,14 @@ pub fn problem_of(error: &Error) -> ProblemParts {
         Error::ContextTooLong { detail } => {
             new(codes::CONTEXT_TOO_LONG, format!("{detail} Begin a new conversation, or set context_policy to truncate or compact."))
         }
-        Error::SandboxUnavailable => new(codes::SANDBOX_UNAVAILABLE, "This server runs no sandboxes. Use agent_type client-side."),
+        Error::BundleRefused { errors } => new(codes::BUNDLE_REFUSED, in_words(errors)).errors(errors),
+        Error::WorkspaceImageUnsupported => new(
+            codes::WORKSPACE_IMAGE_UNSUPPORTED,
+            "This server has no container engine to run an image with. Leave workspace_image out, or send null, to run in its own sandbox.",
+        ),
+        Error::StepsExhausted { limit } => {
+            new(codes::STEPS_EXHAUSTED, format!("The agent took {limit} steps and still wanted to call tools. They are stored; send another message to let it go on."))
+        }
 
         Error::RateLimited { retry_after } => new(codes::RATE_LIMITED, format!("Too many requests. {}", retry_words(*retry_after))).retry(*retry_after),
         Error::CreditReserved { required, available, retry_after } => {
@@ -193,6 +200,9 @@ pub fn problem_of(error: &Error) -> ProblemParts {
         Error::ProviderNotConfigured { provider, detail } => new(codes::PROVIDER_NOT_CONFIGURED, format!("The provider {provider:?} cannot be used: {detail}")),
         Error::TenantUnavailable | Error::Sealed { detail: _ } => new(codes::TENANT_UNAVAILABLE, "This tenant's data cannot be opened. The operator has to look at it."),
         Error::ShuttingDown => new(codes::SHUTTING_DOWN, "The server is stopping. Try again in a moment.").retry(Duration::from_secs(5)),
+        Error::SandboxUnavailable { detail } => {
+            new(codes::SANDBOX_UNAVAILABLE, format!("{detail} Tools are never run outside a sandbox: ask the operator, or use agent_type client-side."))
+        }
         Error::TooManyChecks { retry_after } => new(codes::TOO_MANY_CHECKS, format!("Too many credentials wait to be checked. {}", retry_words(*retry_after))).retry(*retry_after),
         Error::ModelClosed { provider, model } => {
             new(codes::MODEL_CLOSED, format!("{provider}/{model} is closed: its vendor reported more usage than can be billed. Use another model, or ask the operator."))
@@ -266,7 +276,10 @@ mod tests {
             Error::TemplateVariableMissing { names: vec!["customer".to_owned()] },
             Error::IdempotencyKeyReused,
             Error::ContextTooLong { detail: detail.clone() },
-            Error::SandboxUnavailable,
+            Error::BundleRefused { errors: errors() },
+            Error::WorkspaceImageUnsupported,
+            Error::StepsExhausted { limit: 32 },
+            Error::SandboxUnavailable { detail: detail.clone() },
             Error::RateLimited { retry_after: wait },
             Error::CreditReserved { required: money("0.5"), available: money("0.1"), retry_after: wait },
             Error::internal("SELECT secret FROM keys"),

@@ -33,6 +33,7 @@ async fn serve_table(app: App, table: &'static Table, listener: TcpListener, sto
     let door = Arc::new(Door {
         limiter: Limiter::new(&limits),
         places: door::places(&limits),
+        uploads: Semaphore::new(limits.bundle_uploads_at_once_max.clamp(1, Semaphore::MAX_PERMITS)),
         table,
         app: app.clone(),
         leaving: AtomicBool::new(false),

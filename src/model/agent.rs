@@ -1,6 +1,6 @@
 //! Agent configs: prompt, model, tools.
 
-use super::{Json, JsonObject};
+use super::{Json, JsonObject, WorkspaceSecrets};
 use crate::{clock::Time, ids::*};
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -196,9 +196,10 @@ pub struct ConfigBody {
     /// Sandboxed only: the image to run in.
     #[serde(default)]
     pub workspace_image: Option<String>,
-    /// Sandboxed only: write-only secrets by name.
+    /// Sandboxed only: secrets for the tools, by the names of their environment variables. Written as an object with values, read as a list of
+    /// names; a list of names that is written back keeps what is stored under them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workspace_secrets: Option<BTreeMap<String, String>>,
+    pub workspace_secrets: Option<WorkspaceSecrets>,
     /// The caller's own remarks.
     #[serde(default)]
     #[schema(value_type = Object)]
@@ -233,8 +234,8 @@ pub struct ConfigPatch {
     pub workspace_image: Option<Option<String>>,
     /// See [`ConfigBody::workspace_secrets`]; null takes them away.
     #[serde(deserialize_with = "given")]
-    #[schema(value_type = Option<BTreeMap<String, String>>)]
-    pub workspace_secrets: Option<Option<BTreeMap<String, String>>>,
+    #[schema(value_type = Option<WorkspaceSecrets>)]
+    pub workspace_secrets: Option<Option<WorkspaceSecrets>>,
     /// See [`ConfigBody::metadata`].
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<Object>)]

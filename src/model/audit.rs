@@ -68,6 +68,15 @@ pub enum Act {
     /// A config was deleted.
     #[serde(rename = "config.delete")]
     ConfigDelete,
+    /// A config got a bundle of tools; `detail` has its digest.
+    #[serde(rename = "bundle.put")]
+    BundlePut,
+    /// A config's bundle was taken away.
+    #[serde(rename = "bundle.delete")]
+    BundleDelete,
+    /// A config's workspace was removed.
+    #[serde(rename = "sandbox.reset")]
+    SandboxReset,
     /// A conversation was deleted.
     #[serde(rename = "conversation.delete")]
     ConversationDelete,
@@ -114,6 +123,9 @@ impl Act {
         Self::ConfigCreate,
         Self::ConfigUpdate,
         Self::ConfigDelete,
+        Self::BundlePut,
+        Self::BundleDelete,
+        Self::SandboxReset,
         Self::ConversationDelete,
         Self::CreditAdd,
         Self::UserCreate,
@@ -146,6 +158,9 @@ impl Act {
             Self::ConfigCreate => "config.create",
             Self::ConfigUpdate => "config.update",
             Self::ConfigDelete => "config.delete",
+            Self::BundlePut => "bundle.put",
+            Self::BundleDelete => "bundle.delete",
+            Self::SandboxReset => "sandbox.reset",
             Self::ConversationDelete => "conversation.delete",
             Self::CreditAdd => "credit.add",
             Self::UserCreate => "user.create",

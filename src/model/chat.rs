@@ -1,7 +1,7 @@
 //! Conversations, messages, chat requests and answers.
 
-use super::{Json, JsonObject, ModelRef, TemplateVars, Usage};
-use crate::{clock::Time, error::Error, ids::*, money::Money};
+use super::{Json, JsonObject, ModelRef, TemplateVars, TurnFailure, Usage};
+use crate::{clock::Time, ids::*, money::Money};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -322,43 +322,6 @@ pub enum TurnOutcome {
     Failed(TurnFailure),
 }
 
-/// Why a turn gave no answer after a vendor was called.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TurnFailure {
-    /// The vendor failed.
-    ProviderError {
-        /// How, in a sentence.
-        detail: String,
-    },
-    /// The vendor has no room.
-    ProviderOverloaded {
-        /// When to come back, in milliseconds.
-        retry_after_ms: Option<u64>,
-    },
-    /// The vendor was too slow.
-    ProviderTimeout {
-        /// Which limit passed, in a sentence.
-        detail: String,
-    },
-    /// The vendor does not take our credentials.
-    ProviderNotConfigured {
-        /// Which one.
-        provider: String,
-        /// What to do.
-        detail: String,
-    },
-    /// The prompt is longer than the model takes.
-    ContextTooLong {
-        /// What the vendor, or our own estimate, says.
-        detail: String,
-    },
-    /// It was cancelled.
-    Cancelled,
-    /// The answer could not be stored.
-    Internal,
-}
-
 /// What an answer says beside its message: kept with the turn, so that the answer can be given again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TurnReport {
@@ -383,35 +346,4 @@ pub struct Summary {
     pub until_seq: u64,
     /// How many turns it stands for.
     pub turns: u32,
-}
-
-impl TurnFailure {
-    /// The status and code that a log row of this failure carries: those of its problem.
-    pub const fn log_code(&self) -> (u16, &'static str) {
-        match self {
-            Self::ProviderError { .. } => (502, "provider_error"),
-            Self::ProviderOverloaded { .. } => (503, "provider_overloaded"),
-            Self::ProviderTimeout { .. } => (504, "provider_timeout"),
-            Self::ProviderNotConfigured { .. } => (503, "provider_not_configured"),
-            Self::ContextTooLong { .. } => (422, "context_too_long"),
-            Self::Cancelled => (409, "turn_cancelled"),
-            Self::Internal => (500, "internal"),
-        }
-    }
-}
-
-impl From<TurnFailure> for Error {
-    fn from(failure: TurnFailure) -> Self {
-        match failure {
-            TurnFailure::ProviderError { detail } => Self::ProviderError { detail },
-            TurnFailure::ProviderOverloaded { retry_after_ms } => {
-                Self::ProviderOverloaded { retry_after: retry_after_ms.map(std::time::Duration::from_millis) }
-            }
-            TurnFailure::ProviderTimeout { detail } => Self::ProviderTimeout { detail },
-            TurnFailure::ProviderNotConfigured { provider, detail } => Self::ProviderNotConfigured { provider, detail },
-            TurnFailure::ContextTooLong { detail } => Self::ContextTooLong { detail },
-            TurnFailure::Cancelled => Self::TurnCancelled,
-            TurnFailure::Internal => Self::internal("the turn's answer could not be stored"),
-        }
-    }
 }

@@ -7,8 +7,10 @@ mod audit;
 mod billing;
 mod chat;
 mod duplicates;
+mod failure;
 mod list;
 mod objects;
+mod sandbox;
 
 pub use account::*;
 pub use agent::*;
@@ -16,7 +18,9 @@ pub use audit::*;
 pub use billing::*;
 pub use chat::*;
 pub use duplicates::duplicate_key;
+pub use failure::*;
 pub use list::*;
+pub use sandbox::*;
 
 /// Any JSON value whose shape is the caller's own.
 pub type Json = serde_json::Value;

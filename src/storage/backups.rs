@@ -5,7 +5,7 @@
 
 use super::{
     Operator, Storage,
-    engine::{Engine, Param, Place, TxExt},
+    engine::{Engine, Param, Place, Secrets, TxExt},
     rows,
     trail::{Actor, Deed, access_record, server_record},
 };
@@ -313,7 +313,7 @@ fn copy(
             return Ok((known.clone(), false));
         }
     }
-    engine.export_to(tenant, &target, made_at)?;
+    engine.export_to(tenant, &target, made_at, Secrets::Kept)?;
     Ok((note(&target, stamp)?, true))
 }
 

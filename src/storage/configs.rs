@@ -4,6 +4,7 @@
 use super::{
     engine::{Param, Row},
     rows,
+    sandboxes::{config_left, secrets_write},
     select::{Select, id_cursor},
     tenant::{TenantStore, TenantTx},
     trail::{Author, Deed, content_record},
@@ -12,9 +13,10 @@ use crate::{
     clock::Time,
     error::{Error, Result},
     ids::{ConfigId, UserId},
-    model::{Act, Config, ConfigBody, ConfigVersion, List, Page},
+    model::{Act, Config, ConfigBody, ConfigVersion, List, Page, WorkspaceSecrets},
     template,
 };
+use std::sync::Arc;
 
 /// What the columns of a config are read from, in the order that [`config_take`] expects.
 const CONFIG: &str = "SELECT c.id, c.version, v.body, c.created_at, c.updated_at FROM configs c \
@@ -25,6 +27,8 @@ impl TenantStore {
     /// Stores a new config as its version 1. A name that another config has is [`Error::ConfigNameTaken`].
     pub async fn config_create(&self, by: impl Into<Author>, body: ConfigBody) -> Result<Config> {
         let (id, now, by) = (ConfigId::new(), self.clock.now(), by.into());
+        self.sealing_ready(body.workspace_secrets.is_some()).await?;
+        let (sealing, tenant) = (Arc::clone(&self.sealing), self.tenant.to_string());
         self.write(move |tx| {
             name_free(tx, &body.name, id)?;
             let (id_text, ms) = (id.to_string(), Param::Int(now.ms()));
@@ -32,9 +36,11 @@ impl TenantStore {
                 "INSERT INTO configs (tenant_id, id, name, version, created_at, updated_at) VALUES (?1, ?2, ?3, 1, ?4, ?4)",
                 &[Param::Text(&id_text), Param::Text(&body.name), ms],
             )?;
+            secrets_write(tx, sealing.vault(), &tenant, id, body.workspace_secrets.as_ref(), now)?;
+            let body = without_values(&body);
             version_write(tx, &id_text, 1, &body, by.user, now)?;
             content_record(tx, Deed::new(by.into(), Act::ConfigCreate, now).to(id).with("version", 1))?;
-            Ok(shown(id, 1, body.clone(), now, now))
+            Ok(shown(id, 1, body, now, now))
         })
         .await
     }
@@ -52,21 +58,28 @@ impl TenantStore {
 
     /// Stores a new version in place of the newest.
     pub async fn config_replace(&self, by: impl Into<Author>, id: ConfigId, body: ConfigBody) -> Result<Config> {
-        self.config_change(by, id, move |_| Ok(body.clone())).await
+        let seals = body.workspace_secrets.is_some();
+        self.config_change(by, id, seals, move |_| Ok(body.clone())).await
     }
 
     /// Stores what `change` makes of the newest version, as a new one. `change` runs inside the transaction, so no write between reading
-    /// and storing is lost, and perhaps more than once; an error of it is passed on and nothing is stored.
+    /// and storing is lost, and perhaps more than once; an error of it is passed on and nothing is stored. `seals` says that it may give
+    /// secrets another value.
     pub async fn config_change(
         &self,
         by: impl Into<Author>,
         id: ConfigId,
+        seals: bool,
         mut change: impl FnMut(&ConfigBody) -> Result<ConfigBody> + Send + 'static,
     ) -> Result<Config> {
         let (now, by) = (self.clock.now(), by.into());
+        self.sealing_ready(seals).await?;
+        let (sealing, tenant) = (Arc::clone(&self.sealing), self.tenant.to_string());
         self.write(move |tx| {
             let old = config_find(tx, id)?;
             let body = change(&old.body)?;
+            secrets_write(tx, sealing.vault(), &tenant, id, body.workspace_secrets.as_ref(), now)?;
+            let body = without_values(&body);
             name_free(tx, &body.name, id)?;
             let (id_text, version) = (id.to_string(), old.version + 1);
             tx.execute(
@@ -80,14 +93,23 @@ impl TenantStore {
         .await
     }
 
-    /// Takes a config away. Its versions and conversations stay; its name is free again.
+    /// Before secrets are sealed, the catalog has to know that the key is needed.
+    async fn sealing_ready(&self, seals: bool) -> Result<()> {
+        if seals { self.sealing.vault_to_seal().await.map(drop) } else { Ok(()) }
+    }
+
+    /// Takes a config away. Its versions and conversations stay; its name is free again; its secrets and its bundle go, and its workspace is
+    /// marked to be removed.
     pub async fn config_delete(&self, by: impl Into<Author>, id: ConfigId) -> Result<()> {
         let (now, by) = (self.clock.now(), by.into());
         self.write(move |tx| {
             let sql = "UPDATE configs SET deleted_at = ?3, updated_at = ?3 WHERE tenant_id = ?1 AND id = ?2 AND deleted_at IS NULL";
             match tx.execute(sql, &[Param::Text(&id.to_string()), Param::Int(now.ms())])? {
                 0 => Err(Error::not_found("config", id)),
-                _ => content_record(tx, Deed::new(by.into(), Act::ConfigDelete, now).to(id)),
+                _ => {
+                    config_left(tx, &id.to_string())?;
+                    content_record(tx, Deed::new(by.into(), Act::ConfigDelete, now).to(id))
+                }
             }
         })
         .await
@@ -137,6 +159,11 @@ fn config_take(row: &dyn Row) -> Result<Config> {
 fn shown(id: ConfigId, version: u32, body: ConfigBody, created_at: Time, updated_at: Time) -> Config {
     let template_variables = template::variables(&body.system_prompt);
     Config { id, config_id: id, version, body, template_variables, created_at, updated_at }
+}
+
+/// What is kept of a config, for ever: the names of its secrets alone.
+fn without_values(body: &ConfigBody) -> ConfigBody {
+    ConfigBody { workspace_secrets: body.workspace_secrets.as_ref().map(WorkspaceSecrets::without_values), ..body.clone() }
 }
 
 fn name_free(tx: &mut TenantTx<'_>, name: &str, id: ConfigId) -> Result<()> {

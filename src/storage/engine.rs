@@ -16,6 +16,15 @@ use std::{
 };
 use tokio::sync::Semaphore;
 
+/// Whether a copy has what is sealed under the operator's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrets {
+    /// It has: a backup, which comes back to where the key is.
+    Kept,
+    /// It has not: it goes elsewhere.
+    LeftOut,
+}
+
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Place {
@@ -31,6 +40,7 @@ pub(super) enum Param<'a> {
     Null,
     Int(i64),
     Text(&'a str),
+    Bytes(&'a [u8]),
 }
 
 impl<'a> Param<'a> {
@@ -51,6 +61,7 @@ pub(super) trait Row {
     fn int_opt(&self, column: usize) -> Result<Option<i64>>;
     fn text(&self, column: usize) -> Result<&str>;
     fn text_opt(&self, column: usize) -> Result<Option<&str>>;
+    fn bytes(&self, column: usize) -> Result<&[u8]>;
 }
 
 /// An open transaction.
@@ -186,7 +197,7 @@ pub(super) trait Engine: Send + Sync + 'static {
     fn copy_to(&self, place: Place, target: &Path) -> Result<()>;
 
     /// The same of a tenant, with a manifest inside; `made_at` is the time to write there.
-    fn export_to(&self, tenant: TenantId, target: &Path, made_at: &str) -> Result<Manifest>;
+    fn export_to(&self, tenant: TenantId, target: &Path, made_at: &str, secrets: Secrets) -> Result<Manifest>;
 
     /// The same as an open file without a name, which goes when it is closed, and its size in bytes.
     fn export_open(&self, tenant: TenantId, made_at: &str) -> Result<(File, u64)>;

@@ -2,7 +2,7 @@
 
 use super::{
     Operator, Principal, Storage, catalog,
-    engine::Manifest,
+    engine::{Manifest, Secrets},
     tenants,
     trail::{Actor, Deed, access_record},
 };
@@ -94,7 +94,7 @@ impl Storage {
         })
         .await?;
         let (engine, made_at) = (Arc::clone(&self.inner.engine), now.to_string());
-        tokio::task::spawn_blocking(move || engine.export_to(tenant, &target, &made_at)).await.map_err(Error::internal)?
+        tokio::task::spawn_blocking(move || engine.export_to(tenant, &target, &made_at, Secrets::LeftOut)).await.map_err(Error::internal)?
     }
 }
 

@@ -41,6 +41,10 @@ pub struct Step {
     pub breached: bool,
     /// What the step made stand for the oldest turns.
     pub summary: Option<Summary>,
+    /// What a step adds to the conversation that is not the turn's answer: tool calls that the server runs, or what they said.
+    pub kept: Option<Box<Kept>>,
+    /// A remark for the ledger's entry.
+    pub note: Option<String>,
     /// How the turn ends, if this is its last step.
     pub end: Option<StepEnd>,
     /// The rows of the log.
@@ -57,7 +61,7 @@ pub enum StepEnd {
         /// What is added to the conversation.
         kept: Box<Kept>,
     },
-    /// Without one; the conversation stays as it was.
+    /// Without one; the conversation stays as the steps before left it.
     Failed(TurnFailure),
 }
 
@@ -137,9 +141,16 @@ impl TenantStore {
     }
 }
 
+impl Step {
+    /// What the ledger says of its charge beside the sum.
+    fn remark(&self) -> Option<String> {
+        self.note.clone().or_else(|| self.estimated.then(|| "estimated: the vendor's report is missing".to_owned()))
+    }
+}
+
 impl TenantStore {
-    /// Ends a turn for which nothing is held: its vendors all refused, or it was cancelled while it waited.
-    pub async fn turn_fail(&self, step: Arc<Step>) -> Result<Settled> {
+    /// Stores a step for which nothing is held: its vendors all refused, it was cancelled while it waited, or its tools ran free of charge.
+    pub async fn step_store(&self, step: Arc<Step>) -> Result<Settled> {
         let clock = self.clock;
         self.write(move |tx| Ok(step_write(tx, None, &step, clock.now())?.0)).await
     }
@@ -149,7 +160,7 @@ type Head = (u64, String, Money);
 
 fn step_write(tx: &mut TenantTx<'_>, slip: Option<&HoldSlip>, step: &Step, now: Time) -> Result<(Settled, Option<Head>)> {
     let (purse, link) = match slip {
-        Some(slip) => wallet::hold_settle(tx, slip, step.charge, step.usage, step.estimated, now)?,
+        Some(slip) => wallet::hold_settle(tx, slip, step.charge, step.usage, step.remark(), now)?,
         None => (wallet::purse(tx)?.0, None),
     };
     if let Some(slip) = slip.filter(|_| step.breached) {
@@ -160,6 +171,9 @@ fn step_write(tx: &mut TenantTx<'_>, slip: Option<&HoldSlip>, step: &Step, now: 
     }
     if let Some(summary) = &step.summary {
         summary_write(tx, step.conversation, summary)?;
+    }
+    if let Some(kept) = &step.kept {
+        conversation_extend(tx, step, kept, now)?;
     }
     let balance = purse.balance();
     let outcome = match &step.end {
@@ -258,6 +272,36 @@ fn conversation_extend(tx: &mut TenantTx<'_>, step: &Step, kept: &Kept, now: Tim
         conversations::metadata_write(tx, step.conversation, metadata)?;
     }
     Ok(())
+}
+
+/// Answers the calls of a turn that broke off, so that its conversation can go on: those that the turn left open itself, never a client's.
+/// Whether there were any messages of the turn at all is answered.
+pub(super) fn calls_close(tx: &mut TenantTx<'_>, turn: TurnId, conversation: ConversationId, why: &str, now: Time) -> Result<bool> {
+    let id = conversation.to_string();
+    let sql = "SELECT c.message_count, c.open_calls FROM conversations c
+               JOIN messages m ON m.tenant_id = c.tenant_id AND m.conversation_id = c.id AND m.seq = c.message_count
+               WHERE c.tenant_id = ?1 AND c.id = ?2 AND m.turn_id = ?3";
+    let found = tx.first(sql, &[Param::Text(&id), Param::Text(&turn.to_string())], |row| Ok((row.int(0)?, rows::json_opt(row, 1)?)))?;
+    let Some((before, calls)) = found else { return Ok(false) };
+    let calls: Vec<ToolCall> = calls.unwrap_or_default();
+    if calls.is_empty() {
+        return Ok(true);
+    }
+    let messages: Vec<_> = calls.iter().map(|call| NewMessage::result(call, Json::String(why.to_owned()), false)).collect();
+    messages_write(tx, &id, turn, before, &messages, now)?;
+    let count = before.saturating_add(i64::try_from(messages.len()).map_err(Error::internal)?);
+    tx.execute(
+        "UPDATE conversations SET message_count = ?3, open_calls = NULL, updated_at = ?4 WHERE tenant_id = ?1 AND id = ?2",
+        &[Param::Text(&id), Param::Int(count), Param::Int(now.ms())],
+    )?;
+    Ok(true)
+}
+
+impl NewMessage {
+    /// What a tool said, or what stands for it.
+    pub fn result(call: &ToolCall, content: Json, ok: bool) -> Self {
+        Self { id: MessageId::new(), role: Speaker::Tool, content, result_of: Some((call.id.clone(), call.name.clone(), ok)), answer: None }
+    }
 }
 
 /// Messages that one statement stores. Those of most turns are two, and many statements cost more than one: FTS5 writes what it indexed at the

@@ -7,6 +7,8 @@ use super::{
     configs, conversations,
     engine::{Param, Row},
     logs, rows,
+    sandboxes::{self, Kit},
+    steps,
     tenant::TenantTx,
     wallet::{self, Hold, HoldAsk, HoldSlip},
 };
@@ -15,8 +17,8 @@ use crate::{
     error::{Error, Result},
     ids::*,
     model::{
-        ConfigBody, JsonObject, LogEvent, LogRow, Message, ModelRef, RawAnswer, Speaker, StoredMessage, Summary, TemplateVars, ToolCall,
-        TurnOutcome, TurnReport,
+        AgentType, ConfigBody, JsonObject, LogEvent, LogRow, Message, ModelRef, RawAnswer, Speaker, StoredMessage, Summary, TemplateVars,
+        ToolCall, TurnOutcome, TurnReport,
     },
     money::Money,
 };
@@ -87,6 +89,8 @@ pub struct OpenTurn {
     pub last_report: Option<TurnReport>,
     /// The calls that wait for results.
     pub open_calls: Vec<ToolCall>,
+    /// What a sandboxed config runs.
+    pub kit: Option<Kit>,
     /// The claim to be answered.
     pub claim: Option<Claim>,
 }
@@ -260,8 +264,12 @@ fn turn_load(tx: &mut TenantTx<'_>, ask: &TurnAsk, history_max: usize) -> Result
         history: Vec::new(),
         last_report: None,
         open_calls: Vec::new(),
+        kit: None,
         claim: ask.claim.clone(),
     };
+    if open.config.agent_type == AgentType::Sandboxed {
+        open.kit = sandboxes::kit_find(tx, ask.config)?;
+    }
     if !ask.conversation_is_new {
         let (id, text) = (ask.conversation, ask.conversation.to_string());
         let (config, vars, calls, busy, summary): (ConfigId, TemplateVars, Option<Vec<ToolCall>>, bool, Option<Summary>) = tx
@@ -423,7 +431,10 @@ pub(super) fn recover(tx: &mut TenantTx<'_>, boot: BootId, now: Time) -> Result<
     Ok(turns.len() as u64)
 }
 
-/// Ends a turn that broke off and logs the most that its vendor may have billed the operator.
+/// The result of a call during which the server ended.
+const CALL_LOST: &str = "The server stopped while the tool ran; whether it did its work is not known.";
+
+/// Ends a turn that broke off, answers the calls that it left open, and logs the most that its vendor may have billed the operator.
 fn interrupted(tx: &mut TenantTx<'_>, turn: TurnId, held: Option<(&ModelRef, Money)>, now: Time) -> Result<()> {
     let id = turn.to_string();
     let found = tx.first(
@@ -440,6 +451,12 @@ fn interrupted(tx: &mut TenantTx<'_>, turn: TurnId, held: Option<(&ModelRef, Mon
         return Ok(());
     }
     tx.execute("DELETE FROM idempotency WHERE tenant_id = ?1 AND turn_id = ?2 AND status IS NULL", &[Param::Text(&id)])?;
+    let kept = steps::calls_close(tx, turn, conversation_id, CALL_LOST, now)?;
+    let detail = if kept {
+        "The server stopped while this turn ran. The steps before are kept and charged; this one was not charged. Send a message to go on."
+    } else {
+        "The server stopped while this turn ran. Nothing was charged; the message was not kept, so send it again."
+    };
     let row = LogRow {
         id: LogId::new(),
         turn_id: Some(turn),
@@ -462,7 +479,7 @@ fn interrupted(tx: &mut TenantTx<'_>, turn: TurnId, held: Option<(&ModelRef, Mon
         time_to_first_token_ms: None,
         request_id: Some(request_id),
         operator_cost: held.map(|(_, amount)| amount),
-        detail: Some("The server stopped while this turn ran. Nothing was charged; the message was not kept, so send it again.".to_owned()),
+        detail: Some(detail.to_owned()),
     };
     logs::log_append(tx, &row)
 }

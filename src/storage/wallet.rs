@@ -306,14 +306,14 @@ pub(super) fn hold_settle(
     slip: &HoldSlip,
     charge: Money,
     usage: Option<Usage>,
-    estimated: bool,
+    note: Option<String>,
     now: Time,
 ) -> Result<After> {
     let entry = || NewEntry {
         kind: EntryKind::Spend,
         amount: Money::from_nanos(-charge.nanos()),
         reference: None,
-        note: estimated.then(|| "estimated: the vendor's report is missing".to_owned()),
+        note: note.clone(),
         turn: Some(slip.turn),
         key: Some(slip.key),
         model: Some(slip.model.clone()),

@@ -38,6 +38,7 @@ fn every_link_of_the_pages_leads_to_a_file() {
         "README.md",
         "CHANGELOG.md",
         "docs/ARCHITECTURE.md",
+        "docs/bundles.md",
         "docs/configuration.md",
         "docs/dashboard.md",
         "docs/errors.md",

@@ -623,18 +623,18 @@ async fn what_is_not_acceptable_is_422() {
       ]
     }
     "#);
-    let sandboxed = config_body("Boxed", "echo", "echo", &json!({"agent_type": "sandboxed"}));
-    check!(world.refused(422, "sandbox_unavailable", server.post("/api/v1/configs", key, &sandboxed)).await, @r#"
-        422
-        {
-          "type": "http://<address>/docs/errors#sandbox_unavailable",
-          "title": "This server runs no sandboxes",
-          "status": 422,
-          "detail": "This server runs no sandboxes. Use agent_type client-side.",
-          "code": "sandbox_unavailable",
-          "request_id": "<id 1>",
-          "errors": []
-        }
+    let image = config_body("Boxed", "echo", "echo", &json!({"agent_type": "sandboxed", "workspace_image": "alpine"}));
+    check!(world.refused(422, "workspace_image_unsupported", server.post("/api/v1/configs", key, &image)).await, @r#"
+    422
+    {
+      "type": "http://<address>/docs/errors#workspace_image_unsupported",
+      "title": "This server runs no images",
+      "status": 422,
+      "detail": "This server has no container engine to run an image with. Leave workspace_image out, or send null, to run in its own sandbox.",
+      "code": "workspace_image_unsupported",
+      "request_id": "<id 1>",
+      "errors": []
+    }
     "#);
     let chat = |body: &Value| server.request("POST", &world.chat(), key).header("Idempotency-Key", "k1").body(body.to_string());
     server.vendor.then(Reply::text("Yes."));
@@ -749,10 +749,10 @@ async fn too_many_requests_are_429() {
     world.server.done().await;
 }
 
-/// The codes of 5xx are shown in `failures`, `wallet`, `files` and `http`; the rest must be here.
+/// The codes of 5xx are shown in `failures`, `wallet`, `files` and `http`; the rest must be here, or with the sandboxes that they take.
 #[test]
 fn every_code_of_the_contract_has_its_test() {
-    let here = include_str!("errors.rs");
+    let here = [include_str!("errors.rs"), include_str!("sandbox/turns.rs"), include_str!("sandbox/bundles.rs")].concat();
     let mut all = String::new();
     let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it"))];
     while let Some(folder) = folders.pop() {
@@ -767,7 +767,7 @@ fn every_code_of_the_contract_has_its_test() {
     }
     let mut missing = Vec::new();
     for code in codes::ALL {
-        let place = if code.status < 500 { here } else { &all };
+        let place = if code.status < 500 { &here } else { &all };
         if !place.contains(&format!("\"{}\"", code.code)) && !NOT_SHOWN.contains(&code.code) {
             missing.push(code.code);
         }

@@ -25,6 +25,7 @@ pub fn body_of(endpoint: &Endpoint) -> Option<Value> {
     match endpoint.name {
         "ChatCreate" => Some(json!({"message": "go"})),
         "ConfigCreate" | "ConfigReplace" => Some(config_body("A name", "echo", "echo", &json!({}))),
+        "BundlePut" => Some(json!("no archive")),
         "ConfigUpdate" => Some(json!({"system_prompt": "Another."})),
         "ConversationUpdate" => Some(json!({"title": "Another"})),
         "KeyCreate" => Some(json!({"name": "a key", "role": "viewer"})),

@@ -271,6 +271,8 @@ impl Watch {
             }
             Event::Delta(text) => event_bytes(seq, "message.delta", &Delta { text: &text }),
             Event::ToolCall(call) => event_bytes(seq, "tool_call", &*call),
+            Event::ToolStarted(run) => event_bytes(seq, "tool.started", &*run),
+            Event::ToolFinished(run) => event_bytes(seq, "tool.finished", &*run),
             Event::Completed(answer, _) => event_bytes(seq, "turn.completed", &*answer),
             Event::Failed(error) => event_bytes(seq, "error", &problem_of(&error).json(self.request, &error_docs(&self.app))),
         }

@@ -1,6 +1,7 @@
 //! Agent configs.
 
 use crate::{
+    agent::tools::offer,
     config_check::config_check,
     error::{Error, Result},
     http::{
@@ -8,7 +9,8 @@ use crate::{
         endpoint::{Answer, Endpoint, Handler},
     },
     ids::ConfigId,
-    model::{Config, ConfigBody, ConfigPatch, ConfigVersion, List, Order, Role, duplicate_key},
+    model::{AgentType, Config, ConfigBody, ConfigPatch, ConfigVersion, List, Order, Role, duplicate_key},
+    storage::Kit,
 };
 use serde::de::DeserializeOwned;
 
@@ -31,7 +33,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             )
             .body::<ConfigBody>()
             .answers::<Config>(201)
-            .errors(&["malformed_json", "config_name_taken", "validation_failed", "sandbox_unavailable", "tenant_full"]),
+            .errors(&["malformed_json", "config_name_taken", "validation_failed", "workspace_image_unsupported", "tenant_full"]),
         Endpoint::new("ConfigGet", "GET", "/api/v1/configs/{id}", Handler::Tenant(Role::Viewer, config_get))
             .about(TAG, "Read a config in its newest version")
             .answers::<Config>(200)
@@ -41,7 +43,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .describe("Fields that are left out take their defaults. Makes a new version.")
             .body::<ConfigBody>()
             .answers::<Config>(200)
-            .errors(&["malformed_json", "not_found", "config_name_taken", "validation_failed", "sandbox_unavailable", "tenant_full"]),
+            .errors(&["malformed_json", "not_found", "config_name_taken", "validation_failed", "workspace_image_unsupported", "tenant_full"]),
         Endpoint::new("ConfigUpdate", "PATCH", "/api/v1/configs/{id}", Handler::Tenant(Role::Admin, config_update))
             .about(TAG, "Change some fields of a config")
             .describe(
@@ -50,7 +52,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             )
             .body::<ConfigPatch>()
             .answers::<Config>(200)
-            .errors(&["malformed_json", "not_found", "config_name_taken", "validation_failed", "sandbox_unavailable", "tenant_full"]),
+            .errors(&["malformed_json", "not_found", "config_name_taken", "validation_failed", "workspace_image_unsupported", "tenant_full"]),
         Endpoint::new("ConfigDelete", "DELETE", "/api/v1/configs/{id}", Handler::Tenant(Role::Admin, config_delete))
             .about(TAG, "Delete a config")
             .describe("Its conversations stay readable; chatting on them is 404. Its name is free again.")
@@ -79,6 +81,11 @@ fn body<T: DeserializeOwned>(request: &Request) -> Result<T> {
     }
 }
 
+/// Tools that the server runs are those of the config's bundle.
+fn tools_check(body: &ConfigBody, kit: Option<&Kit>) -> Result<()> {
+    if body.agent_type == AgentType::Sandboxed { offer::check(body, kit) } else { Ok(()) }
+}
+
 fn config_list(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let page = call.request.page(Order::Desc)?;
@@ -90,6 +97,7 @@ fn config_create(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let body: ConfigBody = body(call.request)?;
         config_check(&body, &call.app.config.providers, &call.app.config.limits)?;
+        tools_check(&body, None)?;
         Reply::created(&call.store.config_create(&call.who, body).await?)
     })
 }
@@ -105,6 +113,7 @@ fn config_replace(call: TenantCall<'_>) -> Answer<'_> {
         // One that is not there is 404 whatever the body says.
         call.store.config_get(id).await?;
         config_check(&body, &call.app.config.providers, &call.app.config.limits)?;
+        tools_check(&body, call.store.kit(id).await?.as_ref())?;
         Reply::ok(&call.store.config_replace(&call.who, id, body).await?)
     })
 }
@@ -113,19 +122,24 @@ fn config_update(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let id = id(call.request)?;
         let patch: ConfigPatch = body(call.request)?;
-        let app = call.app.clone();
+        let seals = matches!(patch.workspace_secrets, Some(Some(_)));
+        let (app, kit) = (call.app.clone(), call.store.kit(id).await?);
         let change = move |old: &ConfigBody| {
             let body = patch.applied(old);
             config_check(&body, &app.config.providers, &app.config.limits)?;
+            tools_check(&body, kit.as_ref())?;
             Ok(body)
         };
-        Reply::ok(&call.store.config_change(&call.who, id, change).await?)
+        Reply::ok(&call.store.config_change(&call.who, id, seals, change).await?)
     })
 }
 
 fn config_delete(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
-        call.store.config_delete(&call.who, id(call.request)?).await?;
+        let id = id(call.request)?;
+        call.store.config_delete(&call.who, id).await?;
+        // The row is marked: should this fail, whoever comes next removes the workspace.
+        call.app.yard.reset(&call.who, &call.store, id).await?;
         Ok(Reply::Nothing)
     })
 }

@@ -13,6 +13,7 @@ mod members;
 mod models;
 mod operator;
 mod pages;
+mod sandboxes;
 mod tenants;
 mod usage;
 mod wallet;
@@ -29,6 +30,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         keys::endpoints(),
         members::endpoints(),
         configs::endpoints(),
+        sandboxes::endpoints(),
         chat::endpoints(),
         conversations::endpoints(),
         models::endpoints(),

@@ -110,12 +110,14 @@ fn delete(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let TenantCall { app, who, store, request } = call;
         let input: TenantDeleteInput = request.json()?;
-        // A store keeps the file open, and it is the file that goes.
-        drop(store);
         if input.confirm != who.tenant_name() {
             return Err(Error::invalid("/confirm", "expected the tenant's name, exactly as it is"));
         }
+        let workspaces = store.sandbox_list().await?.into_iter().map(|(_, row)| row.sandbox_id).collect::<Vec<_>>();
+        // A store keeps the file open, and it is the file that goes.
+        drop(store);
         app.agent.without_turns(who.tenant_id(), app.storage.tenant_delete(&who, &input.confirm)).await?;
+        app.yard.tenant_end(who.tenant_id(), &workspaces).await;
         Ok(Reply::Nothing)
     })
 }

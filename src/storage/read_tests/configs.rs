@@ -27,12 +27,12 @@ async fn configs_make_a_version_at_every_write() {
     anew.system_prompt = String::new();
     assert_eq!(store.config_replace(by, made.id, anew.clone()).await.unwrap().version, 2);
     let patch: ConfigPatch = serde_json::from_value(json!({"metadata": {"a": 1}})).unwrap();
-    let changed = store.config_change(by, made.id, move |old| Ok(patch.applied(old))).await.unwrap();
+    let changed = store.config_change(by, made.id, false, move |old| Ok(patch.applied(old))).await.unwrap();
     assert_eq!((changed.version, changed.body.name.as_str(), changed.body.metadata["a"].clone()), (3, "two", json!(1)));
     assert_eq!(store.config_get(made.id).await.unwrap().body, changed.body);
 
     // A change that fails stores nothing.
-    assert_eq!(store.config_change(by, made.id, |_| Err(Error::SandboxUnavailable)).await.unwrap_err(), Error::SandboxUnavailable);
+    assert_eq!(store.config_change(by, made.id, false, |_| Err(Error::DiskFull)).await.unwrap_err(), Error::DiskFull);
     let versions = store.config_versions(made.id, page(2, None, None, Order::Desc)).await.unwrap();
     assert_eq!(versions.data.iter().map(|version| version.version).collect::<Vec<_>>(), [3, 2]);
     assert_eq!((versions.has_more, versions.data[1].body == anew, versions.data[1].created_by), (true, true, by));

@@ -18,7 +18,8 @@ use rusqlite::{Connection, OpenFlags, params_from_iter, types::Value};
 use std::{path::Path, time::Duration};
 
 /// What a restore replaces, parents first.
-const CONTENT: [&str; 5] = ["configs", "config_versions", "conversations", "conversation_metadata", "messages"];
+const CONTENT: [&str; 8] =
+    ["configs", "config_versions", "conversations", "conversation_metadata", "messages", "bundles", "bundle_parts", "config_bundles"];
 
 /// What a restore only adds to: what happened since stays told.
 const HISTORY: [&str; 2] = ["turns", "logs"];

@@ -4,7 +4,10 @@ use super::errors::{Health, Told};
 use crate::{
     error::Result,
     ids::TenantId,
-    storage::{engine::Manifest, schema::Kind},
+    storage::{
+        engine::{Manifest, Secrets},
+        schema::Kind,
+    },
 };
 use rusqlite::{Connection, types::ValueRef};
 use std::{path::Path, time::Duration};
@@ -13,7 +16,7 @@ use std::{path::Path, time::Duration};
 pub(super) const TABLE: &str = "CREATE TABLE export_manifest (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID";
 
 /// The tables of a tenant, without those that SQLite's full-text search keeps for itself: they follow from `messages`.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 20] = [
     "tenant",
     "configs",
     "config_versions",
@@ -29,14 +32,22 @@ const TABLES: [&str; 15] = [
     "closed_models",
     "logs",
     "audit",
+    "config_secrets",
+    "bundles",
+    "bundle_parts",
+    "config_bundles",
+    "sandboxes",
 ];
 
 /// Puts the manifest into a copy that nobody else has open yet. Rows are read one by one: memory does not grow with the file.
-pub(super) fn seal(copy: &Path, tenant: TenantId, busy: Duration, made_at: &str) -> Result<Manifest> {
+pub(super) fn seal(copy: &Path, tenant: TenantId, busy: Duration, made_at: &str, secrets: Secrets) -> Result<Manifest> {
     let health = Health::new(format!("export of {tenant}"), copy);
     let conn = Connection::open_with_flags(copy, super::connection::flags()).told(&health)?;
     super::connection::prepare(&conn, super::connection::Use::Fill, busy).told(&health)?;
     let transaction = rusqlite::Transaction::new_unchecked(&conn, rusqlite::TransactionBehavior::Immediate).told(&health)?;
+    if secrets == Secrets::LeftOut {
+        transaction.execute("DELETE FROM config_secrets WHERE tenant_id = ?1", [tenant.to_string()]).told(&health)?;
+    }
     let manifest = read(&transaction, tenant, made_at).told(&health)?;
     transaction.execute_batch(TABLE).told(&health)?;
     for (name, value) in &manifest {

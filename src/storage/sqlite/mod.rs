@@ -23,7 +23,7 @@ mod tx;
 
 use super::{
     Mode,
-    engine::{Engine, Head, Job, Lease, Manifest, Opening, Place, Turnout, Work},
+    engine::{Engine, Head, Job, Lease, Manifest, Opening, Place, Secrets, Turnout, Work},
 };
 use crate::{
     clock::Time,
@@ -244,9 +244,9 @@ impl Engine for Sqlite {
         }
     }
 
-    fn export_to(&self, tenant: TenantId, target: &Path, made_at: &str) -> Result<Manifest> {
+    fn export_to(&self, tenant: TenantId, target: &Path, made_at: &str, secrets: Secrets) -> Result<Manifest> {
         self.copy_to(Place::Tenant(tenant), target)?;
-        let sealed = export::seal(target, tenant, self.settings.busy, made_at);
+        let sealed = export::seal(target, tenant, self.settings.busy, made_at, secrets);
         if sealed.is_err() {
             // What cannot be removed is told by the error that stands already.
             drop(std::fs::remove_file(target));
@@ -258,7 +258,7 @@ impl Engine for Sqlite {
         let folder = self.directory.exports();
         directory::folder_create(&folder)?;
         let path = folder.join(format!("{}.db", crate::ids::RequestId::new()));
-        self.export_to(tenant, &path, made_at)?;
+        self.export_to(tenant, &path, made_at, Secrets::LeftOut)?;
         let file = File::open(&path).map_err(directory::io_error);
         // Without a name it goes with its last reader, whatever ends that.
         std::fs::remove_file(&path).map_err(directory::io_error)?;

@@ -45,6 +45,7 @@ impl ToSql for Param<'_> {
             Self::Null => ValueRef::Null,
             Self::Int(int) => ValueRef::Integer(*int),
             Self::Text(text) => ValueRef::Text(text.as_bytes()),
+            Self::Bytes(bytes) => ValueRef::Blob(bytes),
         }))
     }
 }
@@ -89,6 +90,13 @@ impl Row for SqliteRow<'_> {
         match self.value(column)? {
             ValueRef::Null => Ok(None),
             _ => self.text(column).map(Some),
+        }
+    }
+
+    fn bytes(&self, column: usize) -> Result<&[u8]> {
+        match self.value(column)? {
+            ValueRef::Blob(bytes) => Ok(bytes),
+            _ => self.wrong(column, "bytes"),
         }
     }
 }

@@ -9,6 +9,7 @@ mod sse;
 mod world;
 
 pub use answer::{Answer, mask};
+pub use audit::open;
 pub use setup::{Process, Server, Settings, free_port};
 pub use sse::Events;
 pub use world::{OPERATOR, Tenant, config_body};

@@ -28,6 +28,7 @@ pub struct Settings {
     limits: BTreeMap<&'static str, u64>,
     toml: String,
     rates: String,
+    rates_head: String,
     process: bool,
     home: Option<PathBuf>,
     socket: Option<Arc<TcpListener>>,
@@ -50,6 +51,13 @@ impl Settings {
     /// Rows for the rate card, behind the usual ones.
     pub fn rates(mut self, rows: &str) -> Self {
         self.rates.push_str(rows);
+        self
+    }
+
+    /// A line for the head of the rate card.
+    pub fn rates_head(mut self, line: &str) -> Self {
+        self.rates_head.push_str(line);
+        self.rates_head.push('\n');
         self
     }
 
@@ -160,7 +168,7 @@ impl Server {
         let dir = dir.expect("a directory");
         let data = dir.path().join("data");
         fs::create_dir(&data).expect("a data directory");
-        fs::write(data.join("models.toml"), rate_card() + settings.rates.as_str()).expect("a rate card");
+        fs::write(data.join("models.toml"), settings.rates_head.clone() + rate_card().as_str() + settings.rates.as_str()).expect("a rate card");
         fs::write(data.join("nimblesite.toml"), configuration(&settings, &vendor)).expect("a configuration");
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
         let mut server = Self {
@@ -313,7 +321,9 @@ fn configuration(settings: &Settings, vendor: &FakeProvider) -> String {
 async fn inside(data: &Path) -> Inside {
     let env = BTreeMap::from([("VENDOR_KEY".to_owned(), VENDOR_KEY.to_owned())]);
     let sources = Sources { data: Some(data.to_owned()), env, ..Sources::default() };
-    let (config, _) = Config::load(&sources).unwrap_or_else(|error| panic!("the configuration: {error}"));
+    let (mut config, _) = Config::load(&sources).unwrap_or_else(|error| panic!("the configuration: {error}"));
+    // What fences sandboxes in is the server's own binary, and this process is another.
+    config.sandbox.program = env!("CARGO_BIN_EXE_nimblesite").into();
     match Inside::start(config, false, PortTaken::Fail).await {
         Ok(inside) => inside,
         Err(failure) => panic!("the server did not start: {failure:?}"),

@@ -330,6 +330,7 @@ fn open_turn(history: Vec<StoredMessage>, open_calls: Vec<ToolCall>) -> OpenTurn
         summary: None,
         history,
         last_report: None,
+        kit: None,
         open_calls,
         claim: None,
     }

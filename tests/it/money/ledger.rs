@@ -230,6 +230,8 @@ impl World {
             estimated: breach.is_some() || self.dice.chance(20),
             breached: false,
             summary: None,
+            kept: None,
+            note: None,
             end: None,
             logs: Vec::new(),
         };

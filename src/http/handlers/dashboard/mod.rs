@@ -163,13 +163,14 @@ async fn keys_of(call: &PageCall<'_>) -> Result<Vec<Key>> {
 /// What a page can show beside its form; anything else is the door's to show.
 fn told(error: Error) -> Result<(Vec<FieldError>, u16)> {
     match error {
-        Error::ValidationFailed { errors } => Ok((errors, 422)),
+        Error::ValidationFailed { errors } | Error::BundleRefused { errors } => Ok((errors, 422)),
         Error::Conflict { .. }
         | Error::ConfigNameTaken { .. }
         | Error::LastOwner
         | Error::InsufficientRole { .. }
         | Error::KeyIsCapped
-        | Error::SandboxUnavailable => {
+        | Error::WorkspaceImageUnsupported
+        | Error::SandboxUnavailable { .. } => {
             let parts = problem_of(&error);
             Ok((vec![FieldError { pointer: String::new(), message: parts.detail.clone() }], parts.status()))
         }

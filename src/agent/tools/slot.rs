@@ -1,0 +1,109 @@
+//! What is known of one config's sandbox: whether it runs, who is calling it, when it was called, how often it crashed.
+
+use super::yard::Up;
+use crate::{
+    agent::lock,
+    config::Limits,
+    sandbox::{ExitCause, StopReason},
+};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::Semaphore;
+
+/// Crashes so soon after one another make a sandbox be left alone.
+const CRASHES_WITHIN: Duration = Duration::from_secs(60);
+/// So many of them.
+const CRASHES_MAX: usize = 3;
+/// What is known of one config's sandbox.
+pub(super) struct Slot {
+    pub(super) up: tokio::sync::Mutex<Option<Arc<Up>>>,
+    pub(super) calls: Semaphore,
+    pub(super) in_flight: AtomicUsize,
+    pub(super) booting: AtomicBool,
+    pub(super) facts: Mutex<Facts>,
+}
+
+pub(super) struct Facts {
+    pub(super) used: Instant,
+    pub(super) crashes: Vec<Instant>,
+    pub(super) last_exit: Option<String>,
+    pub(super) stderr: String,
+}
+
+impl Slot {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            up: tokio::sync::Mutex::new(None),
+            calls: Semaphore::new(limits.sandbox_calls_at_once_max.clamp(1, Semaphore::MAX_PERMITS)),
+            in_flight: AtomicUsize::new(0),
+            booting: AtomicBool::new(false),
+            facts: Mutex::new(Facts { used: Instant::now(), crashes: Vec::new(), last_exit: None, stderr: String::new() }),
+        }
+    }
+
+    /// How long the sandbox is still to be left alone.
+    pub(super) fn left_alone(&self, limits: &Limits) -> Option<Duration> {
+        let facts = lock(&self.facts);
+        let newest = *facts.crashes.last().filter(|_| facts.crashes.len() >= CRASHES_MAX)?;
+        limits.sandbox_backoff_ms.checked_sub(newest.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    /// Notes how its process ended.
+    pub(super) fn ended(&self, cause: ExitCause, stderr: String) {
+        let mut facts = lock(&self.facts);
+        facts.last_exit = Some(cause.to_string());
+        facts.stderr = stderr;
+        if !matches!(cause, ExitCause::Stopped(StopReason::Idle | StopReason::Revoked | StopReason::Deadline) | ExitCause::Exit(0)) {
+            let now = Instant::now();
+            facts.crashes.retain(|crash| now.duration_since(*crash) < CRASHES_WITHIN);
+            facts.crashes.push(now);
+        }
+    }
+
+    pub(super) fn idle_for(&self) -> Option<Duration> {
+        (self.in_flight.load(Ordering::SeqCst) == 0).then(|| lock(&self.facts).used.elapsed())
+    }
+}
+
+/// One call in flight, as long as it lives.
+pub(super) struct InFlight<'a>(&'a Slot);
+
+impl<'a> InFlight<'a> {
+    pub(super) fn new(slot: &'a Slot) -> Self {
+        slot.in_flight.fetch_add(1, Ordering::SeqCst);
+        Self(slot)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        // Health checks and lists do not count: only calls keep a sandbox awake.
+        lock(&self.0.facts).used = Instant::now();
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Whether a sandbox seems to run; who holds its lock is at work on it.
+pub(super) fn is_up(slot: &Slot) -> bool {
+    slot.up.try_lock().is_ok_and(|up| up.is_some())
+}
+
+/// Stops a sandbox that was idle for so long; answers whether it did.
+pub(super) async fn stop_idle(slot: &Slot, idle: Duration) -> bool {
+    if slot.idle_for().is_none_or(|for_| for_ < idle) {
+        return false;
+    }
+    let Ok(mut state) = slot.up.try_lock() else { return false };
+    // A call that came meanwhile waits for the lock, and starts it anew.
+    if slot.idle_for().is_none_or(|for_| for_ < idle) {
+        return false;
+    }
+    let Some(up) = state.take() else { return false };
+    up.session.stop(StopReason::Idle).await;
+    true
+}

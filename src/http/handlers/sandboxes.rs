@@ -1,0 +1,117 @@
+//! Tools that run on the server: a config's bundle and its sandbox.
+
+use crate::{
+    error::Result,
+    http::{
+        call::{Reply, Request, TenantCall},
+        endpoint::{Answer, Endpoint, Handler},
+    },
+    ids::ConfigId,
+    model::{AgentType, Bundle, Role, SandboxStatus},
+};
+use std::sync::Arc;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        KnownFormat, RefOr, SchemaFormat,
+        schema::{ObjectBuilder, Schema, Type},
+    },
+};
+
+const TAG: &str = "Sandboxed tools";
+
+/// The bytes of a zip (or `.mcpb`) or of a gzipped tar archive.
+struct Archive;
+
+impl PartialSchema for Archive {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary))).into()
+    }
+}
+
+impl ToSchema for Archive {}
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("BundlePut", "PUT", "/api/v1/configs/{id}/bundle", Handler::Tenant(Role::Admin, bundle_put))
+            .about(TAG, "Upload the tools of a sandboxed config")
+            .describe(
+                "A zip, a gzipped tar or an `.mcpb` with a `manifest.json` at its root. It is unpacked by strict rules, tried out in a sandbox without \
+                 secrets and network that is thrown away, and stored with what it then said of its tools: that is what models are told and what \
+                 arguments are checked against, whatever its process says later. Replaces the bundle before; running tools are stopped.",
+            )
+            .body_bytes::<Archive>("application/octet-stream", |limits| limits.bundle_bytes_max)
+            .waits()
+            .answers::<Bundle>(200)
+            .errors(&["not_found", "validation_failed", "bundle_refused", "sandbox_unavailable", "overloaded", "tenant_full", "disk_full"]),
+        Endpoint::new("BundleGet", "GET", "/api/v1/configs/{id}/bundle", Handler::Tenant(Role::Admin, bundle_get))
+            .about(TAG, "What a config's bundle is, and its tools")
+            .answers::<Bundle>(200)
+            .errors(&["not_found"]),
+        Endpoint::new("BundleDelete", "DELETE", "/api/v1/configs/{id}/bundle", Handler::Tenant(Role::Admin, bundle_delete))
+            .about(TAG, "Take a config's bundle away")
+            .describe("Running tools are stopped. The workspace stays; reset the sandbox to remove it.")
+            .answers_raw(204, "")
+            .errors(&["not_found"]),
+        Endpoint::new("SandboxGet", "GET", "/api/v1/configs/{id}/sandbox", Handler::Tenant(Role::Admin, sandbox_get))
+            .about(TAG, "What a config's sandbox is doing")
+            .describe("Its state, what keeps it apart from the machine, and the end of its stderr. Asking keeps no sandbox awake.")
+            .answers::<SandboxStatus>(200)
+            .errors(&["not_found"]),
+        Endpoint::new("SandboxReset", "DELETE", "/api/v1/configs/{id}/sandbox", Handler::Tenant(Role::Admin, sandbox_reset))
+            .about(TAG, "Remove a config's workspace and all that runs in it")
+            .describe("A call that runs in it fails. The next call of a tool begins with an empty workspace.")
+            .waits()
+            .answers_raw(204, "")
+            .errors(&["not_found"]),
+    ]
+}
+
+fn id(request: &Request) -> Result<ConfigId> {
+    request.id("id", "config")
+}
+
+fn bundle_put(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let id = id(call.request)?;
+        if call.store.config_get(id).await?.body.agent_type != AgentType::Sandboxed {
+            return Err(crate::error::Error::invalid("/agent_type", "Only a sandboxed config has a bundle; change its agent_type first."));
+        }
+        let archive: Arc<[u8]> = Arc::from(&call.request.body[..]);
+        Reply::ok(&call.app.yard.bundle_put(&call.who, &call.store, id, archive).await?)
+    })
+}
+
+fn bundle_get(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let id = id(call.request)?;
+        call.store.config_get(id).await?;
+        Reply::ok(&call.store.bundle_get(id).await?)
+    })
+}
+
+fn bundle_delete(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let id = id(call.request)?;
+        call.store.config_get(id).await?;
+        call.store.bundle_delete(&call.who, id).await?;
+        call.app.yard.stop(call.who.tenant_id(), id).await;
+        Ok(Reply::Nothing)
+    })
+}
+
+fn sandbox_get(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let machine_second = call.app.rates.load().machine_second().to_string();
+        Reply::ok(&call.app.yard.status(call.who.tenant_id(), &call.store, id(call.request)?, machine_second).await?)
+    })
+}
+
+fn sandbox_reset(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let id = id(call.request)?;
+        call.store.config_get(id).await?;
+        call.app.yard.reset(&call.who, &call.store, id).await?;
+        Ok(Reply::Nothing)
+    })
+}
