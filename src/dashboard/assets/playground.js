@@ -19,13 +19,15 @@
   const price = (exact) => make("span", { class: "money", title: `$${exact}` }, money(exact));
 
   // ---- what is said ----
+  let resuming = false; // what was said earlier does not move the page
+  const show = (item) => { if (!resuming) item.scrollIntoView({ block: "nearest" }); };
   const entry = (kind, who, text, at = new Date()) => {
     const clock = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
     const body = make("div", { class: "turn-body" }, text ?? "");
     const item = make("li", { class: `turn ${kind}` },
       make("div", { class: "turn-head" }, make("span", { class: "turn-who" }, who), make("time", { datetime: at.toISOString() }, clock.format(at))), body);
     log.append(item);
-    item.scrollIntoView({ block: "nearest" });
+    show(item);
     return { item, body };
   };
   const foot = (item, usage, cost, version) => {
@@ -60,16 +62,18 @@
     button.addEventListener("click", send_results);
     $(".tool-send", last.form).prepend(button);
     box.placeholder = "Answer the tool call above, or write a message to cancel it";
-    state.calls.values().next().value.result.focus();
+    state.calls.values().next().value.result.focus({ preventScroll: resuming });
   };
 
   const show_facts = (last) => {
     if (!facts) return;
     const row = (name, ...value) => make("div", {}, make("dt", {}, name), make("dd", {}, ...value));
-    facts.replaceChildren(
-      row("Turns", count.format(state.turns)), row("Tokens", `${count.format(state.input)} in · ${count.format(state.output)} out`),
-      row("Cost", price(dollars(state.cost))), last?.model && row("Model", `${last.model.provider}/${last.model.model}`), last?.balance && row("Balance", price(last.balance)),
-      state.conversation && row("Conversation", make("a", { href: `/dashboard/conversations/${state.conversation}` }, "Open")));
+    const rows = [
+      row("Turns", count.format(state.turns)), row("Tokens", `${count.format(state.input)} in · ${count.format(state.output)} out`), row("Cost", price(dollars(state.cost))),
+      last?.model && row("Model", `${last.model.provider}/${last.model.model}`), last?.balance && row("Balance", price(last.balance)),
+      state.conversation && row("Conversation", make("a", { href: `/dashboard/conversations/${state.conversation}` }, "Open")),
+    ];
+    facts.replaceChildren(...rows.filter(Boolean));
   };
   const add_up = (usage, cost) => {
     state.turns += 1;
@@ -205,6 +209,7 @@
     if (!response.ok) return restart();
     const stored = await response.json();
     state.conversation = stored.id;
+    resuming = true;
     for (const message of stored.messages) {
       const at = new Date(message.created_at);
       if (message.role === "user") entry("user", "You", shown(message.content), at);
@@ -221,6 +226,7 @@
     }
     offer_results();
     show_facts();
+    resuming = false;
   };
   const known = new URLSearchParams(location.search).get("conversation");
   if (known) resume(known); else box.focus();
