@@ -71,6 +71,23 @@ pub(super) trait Tx {
 
     /// Runs a statement that gives rows, in order.
     fn query(&mut self, sql: &str, params: &[Param<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()>;
+
+    /// Keeps a link that this transaction put to a chain, for whoever is to note it once it is committed.
+    fn link_keep(&mut self, link: Link);
+
+    /// The links that were kept, which are forgotten then.
+    fn links_take(&mut self) -> Vec<Link>;
+}
+
+/// The newest link of an audit log's chain, kept outside of the database that the chain is in, so that one that was cut off shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    /// Which chain: the name that its first hash is made of.
+    pub chain: String,
+    /// Its number.
+    pub seq: u64,
+    /// Its hash, in hexadecimal.
+    pub hash: String,
 }
 
 /// What every transaction can do besides.
@@ -236,6 +253,12 @@ pub(super) trait Engine: Send + Sync + 'static {
 
     /// Remembers the newest entry of a tenant's ledger; written in the background. Cheap.
     fn head_note(&self, tenant: TenantId, head: Head);
+
+    /// Remembers the newest link of a chain; written in the background. Cheap.
+    fn link_note(&self, link: Link);
+
+    /// The newest link of a chain, as far as it was noted.
+    fn link_known(&self, chain: &str) -> Result<Option<Link>>;
 
     /// Remembers when a key was used last; written in the background. Cheap.
     fn key_used(&self, key: KeyId, at: Time);

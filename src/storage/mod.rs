@@ -70,7 +70,7 @@ use crate::{
     ids::{BootId, KeyId, TenantId},
     vault::KeySource,
 };
-use engine::{Engine, Job, Lease, Param, Place, Turnout, Tx, TxExt};
+use engine::{Engine, Job, Lease, Link, Param, Place, Turnout, Tx, TxExt};
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -328,7 +328,7 @@ async fn write<T: Send + 'static>(
     work: impl FnMut(&mut dyn Tx) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (answer, outcome) = tokio::sync::oneshot::channel();
-    let job = Pending { work, value: None, answer };
+    let job = Pending { work, value: None, links: Vec::new(), engine: Arc::clone(engine), answer };
     if engine.enqueue(place, Box::new(job)) == Turnout::Drain {
         writers.work(engine, place);
     }
@@ -338,17 +338,24 @@ async fn write<T: Send + 'static>(
 struct Pending<W, T> {
     work: W,
     value: Option<T>,
+    /// Links that the work put to audit logs; noted beside the database once they are committed.
+    links: Vec<Link>,
+    engine: Arc<dyn Engine>,
     answer: tokio::sync::oneshot::Sender<Result<T>>,
 }
 
 impl<T: Send, W: FnMut(&mut dyn Tx) -> Result<T> + Send> Job for Pending<W, T> {
     fn run(&mut self, tx: &mut dyn Tx) -> Result<()> {
         self.value = Some((self.work)(tx)?);
+        self.links = tx.links_take();
         Ok(())
     }
 
     fn done(self: Box<Self>, outcome: Result<()>) {
-        let Self { value, answer, .. } = *self;
+        let Self { value, answer, links, engine, .. } = *self;
+        if outcome.is_ok() {
+            links.into_iter().for_each(|link| engine.link_note(link));
+        }
         let value = outcome.and_then(|()| value.ok_or_else(|| Error::internal("a write ended without an outcome")));
         // A caller that went away does not want the answer; what was committed stays.
         drop(answer.send(value));

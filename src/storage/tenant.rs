@@ -2,7 +2,7 @@
 //! as `?1`, put there by [`TenantTx`], so that even a row in the wrong file would not answer.
 
 use super::{
-    engine::{Engine, Head, Lease, Param, Place, Row, Tx, TxExt},
+    engine::{Engine, Head, Lease, Link, Param, Place, Row, Tx, TxExt},
     sealing::Sealing,
     writers::Writers,
 };
@@ -102,6 +102,11 @@ impl<'a> TenantTx<'a> {
     /// The tenant's id, as it stands in its rows.
     pub(super) fn id(&self) -> &str {
         self.id
+    }
+
+    /// Keeps a link of an audit log's chain, to be noted once it is committed.
+    pub(super) fn link_keep(&mut self, link: Link) {
+        self.tx.link_keep(link);
     }
 
     /// Runs a statement that gives no rows; answers how many rows it changed.

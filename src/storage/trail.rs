@@ -6,7 +6,7 @@
 
 use super::{
     Operator, Principal, Storage, TenantStore,
-    engine::{Param, Row, Tx},
+    engine::{Link, Param, Row, Tx},
     rows,
     select::Select,
     tenant::TenantTx,
@@ -130,6 +130,8 @@ fn record(tx: &mut TenantTx<'_>, chain: AuditChain, deed: Deed) -> Result<()> {
             Param::Text(&entry.hash),
         ],
     )?;
+    let chain = name(chain, tx.id());
+    tx.link_keep(Link { chain, seq: entry.seq, hash: entry.hash });
     Ok(())
 }
 
@@ -155,9 +157,14 @@ pub(super) fn link(tx: &mut TenantTx<'_>, chain: AuditChain) -> Result<(u64, Str
     Ok(found.unwrap_or_else(|| (0, start(chain, tx.id()))))
 }
 
+/// What a chain is called.
+fn name(chain: AuditChain, tenant: &str) -> String {
+    format!("audit {} {tenant}", chain.name()).trim_end().to_owned()
+}
+
 /// The hash before a chain's first entry.
 fn start(chain: AuditChain, tenant: &str) -> String {
-    chain::start(format!("audit {} {tenant}", chain.name()).trim_end())
+    chain::start(&name(chain, tenant))
 }
 
 /// The hash of an entry behind this one.
@@ -267,10 +274,11 @@ fn merged(one: Part, other: Part, page: &Page) -> Result<List<AuditEntry>> {
     Ok(list)
 }
 
-/// What does not fit in a chain; empty when all does.
-fn faults(tx: &mut TenantTx<'_>, chain: AuditChain) -> Result<Vec<String>> {
+/// What does not fit in a chain, nor with its newest link that is known from elsewhere; empty when all does.
+fn faults(tx: &mut TenantTx<'_>, chain: AuditChain, known: Option<&Link>) -> Result<Vec<String>> {
     let (mut hash, mut seq, mut faults) = (start(chain, tx.id()), 0, Vec::new());
     let name = chain.name();
+    let known = known.and_then(|link| Some((i64::try_from(link.seq).ok()?, &link.hash)));
     tx.query(&format!("{ENTRY} ORDER BY seq"), &[], |row| {
         seq += 1;
         let found = row.int(1)?;
@@ -285,8 +293,14 @@ fn faults(tx: &mut TenantTx<'_>, chain: AuditChain) -> Result<Vec<String>> {
             Err(_) => faults.push(format!("{name}: entry {seq} cannot be read: it was changed")),
         }
         row.text(9)?.clone_into(&mut hash);
+        if known.is_some_and(|(number, told)| number == seq && *told != hash) {
+            faults.push(format!("{name}: entry {seq} is not the one that was written here: the log was made anew or rolled back"));
+        }
         Ok(())
     })?;
+    if let Some((number, _)) = known.filter(|(number, _)| *number > seq) {
+        faults.push(format!("{name}: it ends with entry {seq}, entry {number} was written before: it was cut off or rolled back"));
+    }
     Ok(faults)
 }
 
@@ -318,13 +332,17 @@ impl Storage {
 
     /// What does not fit in a tenant's audit log, or in the server's own; empty when every link holds.
     pub async fn audit_faults(&self, operator: &Operator, tenant: Option<TenantId>) -> Result<Vec<String>> {
+        // Asked before the log is read, which is then at least as new.
+        let known = |chain, tenant: &str| self.inner.engine.link_known(&name(chain, tenant));
         let Some(tenant) = tenant else {
-            return self.catalog_read(|tx| faults(&mut TenantTx::new(tx, ""), AuditChain::Server)).await;
+            let known = known(AuditChain::Server, "")?;
+            return self.catalog_read(move |tx| faults(&mut TenantTx::new(tx, ""), AuditChain::Server, known.as_ref())).await;
         };
         let store = self.operator_store(operator, tenant).await?;
         let id = tenant.to_string();
-        let mut all = self.catalog_read(move |tx| faults(&mut TenantTx::new(tx, &id), AuditChain::Access)).await?;
-        all.extend(store.read(|tx| faults(tx, AuditChain::Content)).await?);
+        let (access, content) = (known(AuditChain::Access, &id)?, known(AuditChain::Content, &id)?);
+        let mut all = self.catalog_read(move |tx| faults(&mut TenantTx::new(tx, &id), AuditChain::Access, access.as_ref())).await?;
+        all.extend(store.read(move |tx| faults(tx, AuditChain::Content, content.as_ref())).await?);
         Ok(all)
     }
 }

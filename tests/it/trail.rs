@@ -139,9 +139,11 @@ async fn nobody_changes_the_audit_log_without_its_chain_telling() {
         drop(db);
         // Who can write the file can drop the trigger; the chain tells.
         let saved = std::fs::read(path).unwrap();
-        for change in
-            ["UPDATE audit SET actor = 'operator', user_id = NULL WHERE seq = 2", "DELETE FROM audit WHERE seq = 2 AND tenant_id <> ''"]
-        {
+        for change in [
+            "UPDATE audit SET actor = 'operator', user_id = NULL WHERE seq = 2",
+            "DELETE FROM audit WHERE seq = 2 AND tenant_id <> ''",
+            "DELETE FROM audit WHERE seq >= 2 AND tenant_id <> ''",
+        ] {
             let db = Connection::open(path).unwrap();
             db.execute_batch(&format!("DROP TRIGGER audit_append_only_update; DROP TRIGGER audit_append_only_delete; {change}")).unwrap();
             db.execute_batch("PRAGMA journal_mode = DELETE").unwrap();

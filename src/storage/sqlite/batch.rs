@@ -120,7 +120,7 @@ fn one(conn: &Connection, health: &Health, job: &mut dyn Job, alone: bool) -> En
         return Ending::Lost(error);
     }
     // A panic in one caller's work must not take its neighbours along; what it half did is rolled back like any failure.
-    let outcome = catch_unwind(AssertUnwindSafe(|| job.run(&mut SqliteTx { conn, health })))
+    let outcome = catch_unwind(AssertUnwindSafe(|| job.run(&mut SqliteTx::new(conn, health))))
         .unwrap_or_else(|_| Err(Error::internal("a write panicked")));
     if conn.is_autocommit() {
         return Ending::Lost(outcome.err().unwrap_or_else(|| Error::internal("a write's transaction ended under it")));

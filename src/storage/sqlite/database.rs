@@ -164,7 +164,7 @@ impl Database {
 pub(super) fn read(conn: &Connection, health: &Health, work: &mut Work<'_>) -> Result<()> {
     step(conn, "BEGIN", health)?;
     let ended = Ended(conn);
-    let outcome = work(&mut SqliteTx { conn, health });
+    let outcome = work(&mut SqliteTx::new(conn, health));
     drop(ended);
     outcome
 }

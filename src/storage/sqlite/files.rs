@@ -64,7 +64,7 @@ impl TenantFiles {
         let known = self.heads.head(tenant)?;
         database::step(&conn, if first { "BEGIN IMMEDIATE" } else { "BEGIN" }, health)?;
         let head = {
-            let mut tx = SqliteTx { conn: &conn, health };
+            let mut tx = SqliteTx::new(&conn, health);
             let head = check(tenant, known.as_ref(), &mut tx)?;
             if first {
                 (self.opening)(tenant, &mut tx)?;
@@ -151,7 +151,7 @@ fn fill(path: &Path, settings: &Settings, (tenant, name, at): (TenantId, &str, T
     database::step(&conn, "BEGIN IMMEDIATE", &health)?;
     connection::schema_apply(&conn, Kind::Tenant, &health)?;
     let id = tenant.to_string();
-    let mut tx = SqliteTx { conn: &conn, health: &health };
+    let mut tx = SqliteTx::new(&conn, &health);
     let row = [Param::Text(&id), Param::Text(name), Param::Int(at.ms())];
     tx.execute("INSERT INTO tenant (id, name, created_at) VALUES (?1, ?2, ?3)", &row)?;
     let wallet = "INSERT INTO wallet (tenant_id, deposited, settled, held, seq, head) VALUES (?1, 0, 0, 0, 0, ?2)";

@@ -1,6 +1,7 @@
-//! What is known beside the tenants' own files: the newest entry of each ledger, and when each key was used last.
+//! What is known beside the databases themselves: the newest entry of each ledger, the newest link of each audit log's chain, and when each
+//! key was used last.
 //!
-//! A file that was restored from an older day has an older ledger, with more money left. The head kept here tells. Both facts are written
+//! A file that was restored from an older day has an older ledger, with more money left. The head kept here tells. These facts are written
 //! in the background: at most an interval of them is lost in a crash, which makes the check weaker by as much, never wrong.
 
 use super::{
@@ -13,7 +14,7 @@ use crate::{
     error::Result,
     ids::{KeyId, TenantId},
     money::Money,
-    storage::engine::Head,
+    storage::engine::{Head, Link},
 };
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OptionalExtension};
@@ -34,6 +35,14 @@ const SCHEMA: &str = "
     PRAGMA application_id = 0x4E534844;
     PRAGMA user_version = 1;";
 
+/// Added to files of every age.
+const LINKS: &str = "
+    CREATE TABLE IF NOT EXISTS links (
+        chain TEXT PRIMARY KEY,
+        seq   INTEGER NOT NULL,
+        hash  TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;";
+
 /// The open file, and what waits to be written to it.
 pub(super) struct Heads {
     shared: Arc<Shared>,
@@ -52,6 +61,7 @@ struct Shared {
 #[derive(Default)]
 struct Waiting {
     heads: HashMap<TenantId, Head>,
+    links: HashMap<String, Link>,
     keys: HashMap<KeyId, Time>,
     stop: bool,
 }
@@ -61,6 +71,9 @@ impl Heads {
     pub(super) fn open(directory: &Directory, busy: Duration, interval: Option<Duration>) -> Result<Self> {
         let health = Health::new("heads", directory.root());
         let conn = open(directory, busy, &health)?;
+        if interval.is_some() {
+            conn.execute_batch(LINKS).told(&health)?;
+        }
         let shared = Arc::new(Shared { conn: Mutex::new(conn), health, waiting: Mutex::new(Waiting::default()), stopped: Condvar::new() });
         let writer = interval.map(|interval| {
             let shared = Arc::clone(&shared);
@@ -97,16 +110,51 @@ impl Heads {
         }
     }
 
+    /// Notes the newest link of a chain. Commits may be told of out of order; the newest stays.
+    pub(super) fn link_note(&self, link: Link) {
+        if !self.is_written {
+            return;
+        }
+        let mut waiting = self.shared.waiting.lock();
+        if waiting.links.get(&link.chain).is_none_or(|known| known.seq < link.seq) {
+            waiting.links.insert(link.chain.clone(), link);
+        }
+    }
+
+    /// The newest link of a chain, as far as it was noted.
+    pub(super) fn link_known(&self, chain: &str) -> Result<Option<Link>> {
+        if let Some(link) = self.shared.waiting.lock().links.get(chain) {
+            return Ok(Some(link.clone()));
+        }
+        let conn = self.shared.conn.lock();
+        let read = || -> rusqlite::Result<Option<Link>> {
+            // A file that only an older server has written to has none.
+            if !conn.table_exists(None, "links")? {
+                return Ok(None);
+            }
+            let mut statement = conn.prepare_cached("SELECT seq, hash FROM links WHERE chain = ?1")?;
+            let row = |row: &rusqlite::Row<'_>| {
+                Ok(Link { chain: chain.to_owned(), seq: row.get::<_, i64>(0)?.unsigned_abs(), hash: row.get(1)? })
+            };
+            statement.query_row([chain], row).optional()
+        };
+        read().told(&self.shared.health)
+    }
+
     /// Forgets a tenant that is gone, and its keys.
     pub(super) fn remove(&self, tenant: TenantId, keys: &[KeyId]) -> Result<()> {
         let conn = self.shared.conn.lock();
         {
             let mut waiting = self.shared.waiting.lock();
             waiting.heads.remove(&tenant);
+            waiting.links.retain(|chain, _| !chain.ends_with(&tenant.to_string()));
             waiting.keys.retain(|key, _| !keys.contains(key));
         }
         let delete = || -> rusqlite::Result<()> {
             conn.execute("DELETE FROM heads WHERE tenant_id = ?1", [tenant.to_string()])?;
+            if conn.table_exists(None, "links")? {
+                conn.execute("DELETE FROM links WHERE chain LIKE ?1", [format!("%{tenant}")])?;
+            }
             keys.iter().try_for_each(|key| conn.execute("DELETE FROM key_uses WHERE key_id = ?1", [key.to_string()]).map(drop))
         };
         delete().told(&self.shared.health)
@@ -169,21 +217,22 @@ impl Shared {
     fn write(&self) -> Result<()> {
         // Taken under the connection's lock, so that what is removed meanwhile is not written again.
         let mut conn = self.conn.lock();
-        let (heads, keys) = {
+        let taken = {
             let mut waiting = self.waiting.lock();
-            (std::mem::take(&mut waiting.heads), std::mem::take(&mut waiting.keys))
+            let stop = waiting.stop;
+            std::mem::replace(&mut *waiting, Waiting { stop, ..Waiting::default() })
         };
-        if heads.is_empty() && keys.is_empty() {
+        if taken.heads.is_empty() && taken.links.is_empty() && taken.keys.is_empty() {
             return Ok(());
         }
-        let written = self.write_all(&mut conn, &heads, &keys);
+        let written = self.write_all(&mut conn, &taken);
         if written.is_err() {
-            self.put_back(heads, keys);
+            self.put_back(taken);
         }
         written
     }
 
-    fn write_all(&self, conn: &mut Connection, heads: &HashMap<TenantId, Head>, keys: &HashMap<KeyId, Time>) -> Result<()> {
+    fn write_all(&self, conn: &mut Connection, Waiting { heads, links, keys, .. }: &Waiting) -> Result<()> {
         let now = crate::clock::Clock.now().ms();
         let write = |conn: &mut Connection| -> rusqlite::Result<()> {
             let transaction = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -197,6 +246,14 @@ impl Shared {
                     )?
                     .execute((tenant.to_string(), head.seq, &head.hash, head.balance.nanos(), now))?;
             }
+            for (chain, link) in links {
+                transaction
+                    .prepare_cached(
+                        "INSERT INTO links (chain, seq, hash) VALUES (?1, ?2, ?3)
+                         ON CONFLICT (chain) DO UPDATE SET seq = excluded.seq, hash = excluded.hash WHERE excluded.seq >= links.seq",
+                    )?
+                    .execute((chain, i64::try_from(link.seq).unwrap_or(i64::MAX), &link.hash))?;
+            }
             for (key, at) in keys {
                 transaction
                     .prepare_cached(
@@ -209,8 +266,12 @@ impl Shared {
         write(conn).told(&self.health)
     }
 
-    fn put_back(&self, heads: HashMap<TenantId, Head>, keys: HashMap<KeyId, Time>) {
+    fn put_back(&self, taken: Waiting) {
         let mut waiting = self.waiting.lock();
+        let Waiting { heads, links, keys, .. } = taken;
+        for (chain, link) in links {
+            waiting.links.entry(chain).or_insert(link);
+        }
         for (tenant, head) in heads {
             waiting.heads.entry(tenant).or_insert(head);
         }

@@ -23,7 +23,7 @@ mod tx;
 
 use super::{
     Mode,
-    engine::{Engine, Head, Job, Lease, Manifest, Opening, Place, Secrets, Turnout, Work},
+    engine::{Engine, Head, Job, Lease, Link, Manifest, Opening, Place, Secrets, Turnout, Work},
 };
 use crate::{
     clock::Time,
@@ -324,6 +324,14 @@ impl Engine for Sqlite {
 
     fn head_note(&self, tenant: TenantId, head: Head) {
         self.heads.head_note(tenant, head);
+    }
+
+    fn link_note(&self, link: Link) {
+        self.heads.link_note(link);
+    }
+
+    fn link_known(&self, chain: &str) -> Result<Option<Link>> {
+        self.heads.link_known(chain)
     }
 
     fn key_used(&self, key: KeyId, at: Time) {

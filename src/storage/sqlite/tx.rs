@@ -3,7 +3,7 @@
 use super::errors::{Health, Told};
 use crate::{
     error::{Error, Result},
-    storage::engine::{Param, Row, Tx},
+    storage::engine::{Link, Param, Row, Tx},
 };
 use rusqlite::{
     Connection,
@@ -18,6 +18,13 @@ pub(super) static STATEMENTS: AtomicU64 = AtomicU64::new(0);
 pub(super) struct SqliteTx<'a> {
     pub conn: &'a Connection,
     pub health: &'a Health,
+    links: Vec<Link>,
+}
+
+impl<'a> SqliteTx<'a> {
+    pub(super) fn new(conn: &'a Connection, health: &'a Health) -> Self {
+        Self { conn, health, links: Vec::new() }
+    }
 }
 
 impl Tx for SqliteTx<'_> {
@@ -36,6 +43,14 @@ impl Tx for SqliteTx<'_> {
             each(&SqliteRow(row))?;
         }
         Ok(())
+    }
+
+    fn link_keep(&mut self, link: Link) {
+        self.links.push(link);
+    }
+
+    fn links_take(&mut self) -> Vec<Link> {
+        std::mem::take(&mut self.links)
     }
 }
 
