@@ -254,6 +254,7 @@ mod tests {
             Error::EmailNotVerified,
             Error::TenantSuspended,
             Error::SignupClosed,
+            Error::CrossSite,
             Error::not_found("config", "x\"<script>"),
             Error::NoSuchRoute,
             Error::MethodNotAllowed { allowed: "GET, HEAD".to_owned() },

@@ -131,7 +131,7 @@ fn names(code: &str, krate: &str) -> bool {
 /// Which files may name a crate: paths below `src/`, a folder with its slash. `*` is for the few that are part of the language here.
 const ROOMS: &[(&str, &[&str])] = &[
     ("argon2", &["secret.rs"]),
-    ("base64ct", &["vault.rs"]),
+    ("base64ct", &["agent/tools/redact.rs", "vault.rs"]),
     ("arc-swap", &["agent/", "app.rs", "cli/", "http/"]),
     (
         "blake3",
@@ -196,7 +196,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("serde_path_to_error", &["http/call.rs"]),
     ("sha2", &["agent/tools/intake.rs", "chain.rs"]),
     ("similar", &["dashboard/"]),
-    ("tar", &["bundle/tar.rs"]),
+    ("tar", &["bundle/"]),
     ("tiktoken-rs", &["provider/bound.rs"]),
     (
         "tokio",
@@ -223,6 +223,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("unicode-normalization", &["bundle/name.rs"]),
     ("uuid", &["ids.rs", "mail.rs", "provider/"]),
     ("zeroize", &["config.rs", "provider/client.rs", "sandbox/engine/", "sandbox/runner.rs", "secret.rs", "vault.rs"]),
+    ("zip", &["bundle/"]),
 ];
 
 fn dependencies() -> Vec<String> {
