@@ -293,7 +293,9 @@ async fn the_doctor_finds_what_is_wrong_and_changes_nothing() {
     let found = run(&data, &["--json", "doctor"]).await;
     assert_eq!(found.code, 1);
     let found: Value = serde_json::from_str(&found.stdout).unwrap();
-    let states: Vec<_> = found.as_array().unwrap().iter().filter(|finding| finding["state"] != "good").collect();
+    // How well sandboxes can be fenced in is the machine's to say, not the directory's.
+    let ours = |finding: &&Value| finding["state"] != "good" && finding["area"] != "sandboxes";
+    let states: Vec<_> = found.as_array().unwrap().iter().filter(ours).collect();
     assert_eq!(states.len(), 2, "{states:#?}");
     assert!(states.iter().any(|finding| finding["area"] == "permissions" && finding["do"].as_str().unwrap().contains("chmod")));
     assert!(states.iter().any(|finding| finding["area"] == "files" && finding["what"].as_str().unwrap().contains("0192f0c1")));

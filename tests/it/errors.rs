@@ -749,10 +749,16 @@ async fn too_many_requests_are_429() {
     world.server.done().await;
 }
 
-/// The codes of 5xx are shown in `failures`, `wallet`, `files` and `http`; the rest must be here, or with the sandboxes that they take.
+/// The codes of 5xx are shown in `failures`, `wallet`, `files` and `http`; the rest must be here, or with the sandboxes or sessions that they take.
 #[test]
 fn every_code_of_the_contract_has_its_test() {
-    let here = [include_str!("errors.rs"), include_str!("sandbox/turns.rs"), include_str!("sandbox/bundles.rs")].concat();
+    let here = [
+        include_str!("errors.rs"),
+        include_str!("dashboard/sessions.rs"),
+        include_str!("sandbox/turns.rs"),
+        include_str!("sandbox/bundles.rs"),
+    ]
+    .concat();
     let mut all = String::new();
     let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it"))];
     while let Some(folder) = folders.pop() {

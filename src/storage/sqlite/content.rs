@@ -171,5 +171,9 @@ fn rows_copy(
 
 /// The order in which rows were written, where the table keeps one.
 fn order(table: &str) -> &'static str {
-    if table == "conversation_metadata" { "conversation_id, key" } else { "rowid" }
+    match table {
+        "conversation_metadata" => "conversation_id, key",
+        "config_bundles" => "config_id",
+        _ => "rowid",
+    }
 }

@@ -168,7 +168,8 @@ impl Server {
         let dir = dir.expect("a directory");
         let data = dir.path().join("data");
         fs::create_dir(&data).expect("a data directory");
-        fs::write(data.join("models.toml"), settings.rates_head.clone() + rate_card().as_str() + settings.rates.as_str()).expect("a rate card");
+        fs::write(data.join("models.toml"), settings.rates_head.clone() + rate_card().as_str() + settings.rates.as_str())
+            .expect("a rate card");
         fs::write(data.join("nimblesite.toml"), configuration(&settings, &vendor)).expect("a configuration");
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
         let mut server = Self {

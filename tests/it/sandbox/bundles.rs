@@ -1,7 +1,7 @@
 //! Bundles over the API: what is refused and leaves nothing, what is pinned, who may see it.
 
 use super::shelf::{boxed, mcp, python, zipped};
-use crate::harness::{Answer, Server, Tenant};
+use crate::harness::{Answer, Server, Settings, Tenant};
 use serde_json::{Value, json};
 
 async fn begun() -> (Server, Tenant, String) {
@@ -43,6 +43,17 @@ async fn a_bad_archive_is_refused_by_name_and_leaves_nothing() {
     assert_eq!((left(&server), server.rows()), (0, rows));
     server.bundle(&tenant.key, &config, vec![0; (20 << 20) + 1]).await.problem(413, "body_too_large");
     server.get(&format!("/api/v1/configs/{config}/bundle"), &tenant.key).await.problem(404, "not_found");
+    server.done().await;
+}
+
+#[tokio::test]
+async fn a_server_without_sandboxes_takes_no_bundle_and_says_so() {
+    let server = Settings::default().toml("sandbox.strict = false\nsandbox.rootfs = \"/nowhere\"").start().await;
+    let tenant = server.rich_tenant("Acme").await;
+    let config = server.config(&tenant, "echo", "echo", &json!({"agent_type": "sandboxed"})).await;
+    let answer = server.bundle(&tenant.key, &config, python("def ok() -> int:\n    return 1\n")).await;
+    answer.problem(503, "sandbox_unavailable");
+    assert_eq!(left(&server), 0);
     server.done().await;
 }
 

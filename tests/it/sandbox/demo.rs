@@ -38,7 +38,10 @@ async fn a_note_outlives_its_turn_and_its_secret_is_nowhere_in_the_clear() {
     assert_eq!((&status["state"], &status["last_used_at"].is_string()), (&json!("running"), &true), "{status}");
     assert!(status["isolation"].is_string(), "{status}");
     let printed = server.printed();
-    let pages = server.get("/api/v1/logs", &tenant.key).await.expect(200).body + answer.body.as_str() + shown.body.as_str() + status.to_string().as_str();
+    let pages = server.get("/api/v1/logs", &tenant.key).await.expect(200).body
+        + answer.body.as_str()
+        + shown.body.as_str()
+        + status.to_string().as_str();
     server.stop().await;
     assert!(!printed.contains(CANARY) && !pages.contains(CANARY), "the secret was said");
     assert_eq!(found_in(&server.data(), CANARY), Vec::<String>::new());
