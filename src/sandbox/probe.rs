@@ -2,6 +2,7 @@
 
 use super::{Result, SandboxError, SandboxId, SandboxLimits, SandboxSpec, Sandboxes, Start, native::wire::EngineFacts};
 use serde::Serialize;
+use std::{fs::DirEntry, time::Duration};
 
 /// How far a sandbox is from the host, from the nearest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -84,8 +85,21 @@ impl Sandboxes {
         };
         let tried = self.look_inside(&spec).await;
         let cleaned = self.destroy(&id).await;
+        self.swept(&id).await;
         let probe = tried?;
         cleaned.map(|()| probe)
+    }
+
+    /// Waits, for two seconds at most, until nothing of it lies there any more: who asks a machine what it can do leaves no trace.
+    async fn swept(&self, id: &SandboxId) {
+        let (home, ending) = (self.inner.data.join("sandboxes"), format!("-{id}"));
+        let lies = |entry: DirEntry| entry.file_name().to_string_lossy().ends_with(&ending);
+        for _ in 0..200 {
+            if !std::fs::read_dir(&home).into_iter().flatten().flatten().any(lies) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     async fn look_inside(&self, spec: &SandboxSpec) -> Result<Probe> {
