@@ -181,7 +181,7 @@ impl Engine for Sqlite {
                 job.done(Err(Error::ShuttingDown));
                 Turnout::Queued
             }
-            Place::Catalog => self.catalog_queue.push(job),
+            Place::Catalog => self.catalog_queue.push(job).unwrap_or_else(queue::turned_away),
         }
     }
 

@@ -30,16 +30,14 @@ impl Queue {
         Self { waiting: Mutex::new(Waiting { jobs: VecDeque::new(), drained: false }), jobs_max: jobs_max.max(1) }
     }
 
-    /// Lets a job wait; a full queue refuses it.
-    pub(super) fn push(&self, job: Box<dyn Job>) -> Turnout {
+    /// Lets a job wait; a full queue gives it back, for [`turned_away`].
+    pub(super) fn push(&self, job: Box<dyn Job>) -> Result<Turnout, Box<dyn Job>> {
         let mut waiting = self.waiting.lock();
         if waiting.jobs.len() >= self.jobs_max {
-            drop(waiting);
-            job.done(Err(Error::Overloaded { retry_after: RETRY_AFTER }));
-            return Turnout::Queued;
+            return Err(job);
         }
         waiting.jobs.push_back(job);
-        if std::mem::replace(&mut waiting.drained, true) { Turnout::Queued } else { Turnout::Drain }
+        Ok(if std::mem::replace(&mut waiting.drained, true) { Turnout::Queued } else { Turnout::Drain })
     }
 
     /// What shares the next commit; none when the queue is empty.
@@ -72,6 +70,12 @@ impl Queue {
     pub(super) fn drainer(&self) -> Drainer<'_> {
         Drainer { queue: self }
     }
+}
+
+/// Tells a job that its queue was full. It may let go of what it holds, so no lock may be held here.
+pub(super) fn turned_away(job: Box<dyn Job>) -> Turnout {
+    job.done(Err(Error::Overloaded { retry_after: RETRY_AFTER }));
+    Turnout::Queued
 }
 
 /// One who works on a queue.

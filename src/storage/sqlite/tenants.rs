@@ -3,7 +3,10 @@
 //! One lock guards all states and is never held while a file is opened, closed or worked on. What waits for a state waits on a blocking
 //! thread, with a limit.
 
-use super::{database::Database, queue::Queue};
+use super::{
+    database::Database,
+    queue::{Queue, turned_away},
+};
 use crate::{
     error::{Error, Result},
     ids::TenantId,
@@ -244,23 +247,17 @@ impl Tenants {
         Arc::clone(&cache.entries.entry(tenant).or_insert_with(|| Entry::new(self.queue_max)).readers)
     }
 
-    /// Lets a write wait.
+    /// Lets a write wait. The entry cannot be taken away meanwhile: a job in a queue that nobody finds again would never be answered.
     pub(super) fn push(&self, tenant: TenantId, job: Box<dyn Job>) -> Turnout {
-        let queue = {
-            let mut cache = self.cache.lock();
-            if cache.closing {
-                None
-            } else {
-                Some(Arc::clone(&cache.entries.entry(tenant).or_insert_with(|| Entry::new(self.queue_max)).queue))
-            }
-        };
-        match queue {
-            Some(queue) => queue.push(job),
-            None => {
-                job.done(Err(Error::ShuttingDown));
-                Turnout::Queued
-            }
+        let mut cache = self.cache.lock();
+        if cache.closing {
+            drop(cache);
+            job.done(Err(Error::ShuttingDown));
+            return Turnout::Queued;
         }
+        let pushed = cache.entries.entry(tenant).or_insert_with(|| Entry::new(self.queue_max)).queue.push(job);
+        drop(cache);
+        pushed.unwrap_or_else(turned_away)
     }
 
     /// Works on what waits in a tenant's queue, and says whether more came meanwhile; blocks.
