@@ -275,7 +275,7 @@ fn invite(out: Out, running: &Running, scene: &Scene) {
             "USER_TOKEN=$({program} --data {data} --quiet user token {EMAIL})\ncurl -X POST $URL/api/v1/tenants -H \"Authorization: Bearer $USER_TOKEN\" -d '{{\"name\": \"Beta Inc\"}}'"
         ),
     );
-    part("The dashboard, in a browser: this link signs you in once", dashboard.clone());
+    part("The dashboard, in a browser: this link signs you in once", format!("#   {dashboard}"));
     out.say(format!(
         "API docs {}   one file a tenant: {data}/tenants/   end with Ctrl-C",
         out.paint(Tone::Heading, &format!("{url}/docs"))
