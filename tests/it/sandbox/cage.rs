@@ -1,7 +1,5 @@
 //! A backend with a data directory of its own, as root or as a plain user, and a sandbox in it that runs Python we send.
 
-#![allow(dead_code, reason = "the attempts that use the rest are being written")]
-
 use nimblesite::{
     config::{Config, Secret},
     sandbox::{BuiltIns, Running, SandboxError, SandboxId, SandboxLimits, SandboxSpec, Sandboxes, Secrets, Start},
