@@ -73,8 +73,7 @@ impl App {
     /// Wires the parts together.
     pub fn new(parts: Parts) -> Self {
         let (metrics, stopping) = (Metrics::new(), CancellationToken::new());
-        let (config, limits) = (&parts.config, &parts.config.limits);
-        let yard = Yard::new(Sandboxes::new(config), limits.clone(), &config.data);
+        let yard = Yard::new(Sandboxes::new(&parts.config), &parts.config);
         let agent = Agent::new(agent::Parts {
             storage: parts.storage.clone(),
             client: parts.client.clone(),

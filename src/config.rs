@@ -11,7 +11,11 @@ pub(crate) use load::public_url;
 pub use print::{Provenance, Shown};
 pub use source::{Origin, Sources};
 
-use crate::{provider::Wire, vault::KeySource};
+use crate::{
+    egress::{Pattern, Range},
+    provider::Wire,
+    vault::KeySource,
+};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 use zeroize::Zeroizing;
 
@@ -110,6 +114,10 @@ pub struct SandboxSettings {
     pub engine_pull: bool,
     /// Images that configs may name; without any, containers are not used.
     pub images: Vec<String>,
+    /// What bundles that ask for it may reach.
+    pub network: Vec<Pattern>,
+    /// Ranges beside the Internet's that they may be led to.
+    pub network_private: Vec<Range>,
     /// The Python that bundles run in, as a sandbox sees it.
     pub python: PathBuf,
     /// The folder whose `usr` is the sandboxes' `/usr`.
@@ -130,6 +138,8 @@ impl Default for SandboxSettings {
             engine_runtime: String::new(),
             engine_pull: false,
             images: Vec::new(),
+            network: Vec::new(),
+            network_private: Vec::new(),
             python: "/usr/bin/python3".into(),
             rootfs: "/".into(),
             strict: true,
@@ -411,6 +421,14 @@ limits! {
     sandbox_wait_ms: ms = Duration::from_secs(10);
     /// How long a sandbox that crashed three times in a minute is left alone.
     sandbox_backoff_ms: ms = Duration::from_secs(300);
+    /// Connections out of one sandbox at once, where it may reach something.
+    sandbox_egress_connections_max: count = 16;
+    /// Bytes in a minute that go out of one sandbox and come in, over the network.
+    sandbox_egress_bytes_per_minute: count = 64 * 1024 * 1024;
+    /// Time for each part of a connection out of a sandbox: its request, its name's answer, an address that is dialled.
+    sandbox_egress_connect_ms: ms = Duration::from_secs(10);
+    /// How long a connection out of a sandbox may be silent.
+    sandbox_egress_idle_ms: ms = Duration::from_secs(60);
     /// Secrets of one config.
     sandbox_secrets_max: count = 64;
     /// Bytes of one secret.

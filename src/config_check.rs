@@ -23,19 +23,16 @@ const TOOL_NAME_CHARS_MAX: usize = 64;
 
 /// Checks a config against the server's providers and limits.
 ///
-/// [`Error::WorkspaceImageUnsupported`] for an image, which nothing here can run, else [`Error::ValidationFailed`] with all that is wrong. A
-/// model without a published rate is accepted: the rate may come before the first call does.
+/// [`Error::ValidationFailed`] with all that is wrong. A model without a published rate is accepted: the rate may come before the first call
+/// does. Whether an image can be had is for the container engine to say.
 pub fn config_check(body: &ConfigBody, providers: &BTreeMap<String, ProviderConfig>, limits: &Limits) -> Result<()> {
     let sandboxed = body.agent_type == AgentType::Sandboxed;
-    if sandboxed && body.workspace_image.is_some() {
-        return Err(Error::WorkspaceImageUnsupported);
-    }
     let mut errors = Faults::default();
     errors.label("/name", &body.name, NAME_CHARS_MAX);
     if body.system_prompt.len() > limits.system_prompt_bytes_max {
         errors.add("/system_prompt", format!("The prompt is longer than {} bytes.", limits.system_prompt_bytes_max));
     }
-    if body.workspace_image.is_some() {
+    if body.workspace_image.is_some() && !sandboxed {
         errors.add("/workspace_image", "Only sandboxed agents have a workspace; leave it out or send null.");
     }
     match &body.workspace_secrets {
@@ -296,9 +293,8 @@ mod tests {
     }
 
     #[test]
-    fn an_image_needs_an_engine_and_a_secret_a_name_of_its_own() {
-        let image = body(json!({"agent_type": "sandbox-embodied", "name": "", "workspace_image": "alpine"}));
-        assert_eq!(config_check(&image, &providers(), &Limits::default()), Err(Error::WorkspaceImageUnsupported));
+    fn an_image_is_for_sandboxed_configs_and_a_secret_has_a_name_of_its_own() {
+        assert_eq!(faults(json!({"agent_type": "sandbox-embodied", "workspace_image": "alpine"})), Vec::<String>::new());
         assert_eq!(faults(json!({"agent_type": "sandboxed", "workspace_secrets": {"TOKEN": "x"}})), Vec::<String>::new());
         assert_eq!(faults(json!({"agent_type": "sandboxed", "workspace_secrets": {"LD_PRELOAD": "x"}})), ["/workspace_secrets/LD_PRELOAD"]);
     }

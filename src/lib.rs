@@ -10,6 +10,7 @@ pub mod config;
 pub mod config_check;
 pub mod control;
 pub mod dashboard;
+pub mod egress;
 pub mod error;
 mod failpoint;
 pub mod fair;

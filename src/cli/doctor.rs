@@ -7,11 +7,11 @@ use super::{
     runtime, serve,
 };
 use crate::{
-    config::Config,
+    config::{Config, SandboxBackend},
     control::{self, Ask, Told},
     ids::TenantId,
     rates::RateCard,
-    sandbox::Sandboxes,
+    sandbox::{Probe, Sandboxes},
     storage::{Mode, Storage},
 };
 use serde::Serialize;
@@ -104,15 +104,39 @@ fn tell(desk: &Desk, findings: &[Finding]) -> Done {
 
 /// What tenants' tools could run in here. A server without sandboxes is whole: configs that want one are refused.
 async fn sandboxes(config: &Config, findings: &mut Findings) {
-    let probe = Sandboxes::new(config).probe().await;
-    if let Some(trouble) = &probe.trouble {
-        findings.doubtful("sandboxes", format!("{trouble}; agents of type sandboxed are refused"), "docs/sandbox.md says what they need");
-        return;
+    let sandboxes = Sandboxes::new(config);
+    let probe = sandboxes.probe().await;
+    match &probe.trouble {
+        Some(trouble) => {
+            findings.doubtful(
+                "sandboxes",
+                format!("{trouble}; agents of type sandboxed are refused"),
+                "docs/sandbox.md says what they need",
+            );
+        }
+        None => findings.good("sandboxes", format!("one was started {}, looked into and taken away", fence(&probe))),
     }
-    findings.good("sandboxes", "one was started behind the kernel's fence, looked into and taken away");
-    for advice in &probe.advice {
+    let mut advice = probe.advice.clone();
+    if config.sandbox.backend == SandboxBackend::Native
+        && let Some(probe) = sandboxes.engine_probe().await
+    {
+        match &probe.trouble {
+            Some(trouble) => {
+                findings.doubtful("images", format!("{trouble}; configs with a workspace_image cannot run"), "docs/sandbox.md, Containers");
+            }
+            None => findings.good("images", format!("a container of the first was started {}, looked into and taken away", fence(&probe))),
+        }
+        advice.extend(probe.advice.iter().cloned());
+        advice.sort_unstable();
+        advice.dedup();
+    }
+    for advice in &advice {
         findings.doubtful("sandboxes", "they could be fenced in better", advice.as_str());
     }
+}
+
+fn fence(probe: &Probe) -> String {
+    probe.engine.as_ref().map_or_else(|| "behind the kernel's fence".to_owned(), |engine| format!("by {engine}"))
 }
 
 fn providers(config: &Config, findings: &mut Findings) {

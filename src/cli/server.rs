@@ -90,8 +90,7 @@ impl Running {
             let telemetry = config.otlp_endpoint.as_deref().map_or_else(|| Ok(Telemetry::off()), Telemetry::to)?;
             let app = App::new(Parts { config, storage: storage.clone(), rates, client, mailer, clock: Clock, telemetry });
             app.agent.start().await?;
-            let tenants = storage.tenants_known().await?;
-            app.yard.sweep(&app.config.data, &tenants).await?;
+            app.yard.sweep(&app.config.data, &storage).await?;
             Ok(Self::accept(app, listener, at, url))
         };
         let started: Result<Self, Failure> = wired.await;

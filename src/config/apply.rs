@@ -4,7 +4,10 @@ use super::{
     Limits, ProviderConfig, SandboxBackend, SandboxSettings, Secret, Signup, address,
     source::{Origin, Value},
 };
-use crate::provider::{BUILT_IN, Wire};
+use crate::{
+    egress::{Pattern, Range},
+    provider::{BUILT_IN, Wire},
+};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -100,6 +103,15 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "sandbox.images",
         "Container images that configs may name as `workspace_image`, as the engine knows them; none by default. With `engine`, the first is what \
          others run in.",
+    ),
+    (
+        "sandbox.network",
+        "What bundles may reach if their manifest asks for it: `host:port` each, a host also as `*.example.com` or `*`, a port also as `*`; nothing by \
+         default.",
+    ),
+    (
+        "sandbox.network_private",
+        "Ranges such as `10.20.0.0/16` that the names in `sandbox.network` may lead to, beside the Internet's addresses; none by default.",
     ),
     ("sandbox.python", "The Python that bundles run in, as a path inside the sandbox."),
     ("sandbox.rootfs", "The folder whose `usr` sandboxes see as `/usr`, read-only: the host's own by default."),
@@ -213,6 +225,12 @@ impl Draft {
                 }
             }
             ["sandbox", "images"] => self.sandbox.images = list(value)?.iter().map(|name| image(name)).collect::<Result<_, _>>()?,
+            ["sandbox", "network"] => {
+                self.sandbox.network = list(value)?.iter().map(|text| Pattern::read(text)).collect::<Result<_, _>>()?;
+            }
+            ["sandbox", "network_private"] => {
+                self.sandbox.network_private = list(value)?.iter().map(|text| Range::read(text)).collect::<Result<_, _>>()?;
+            }
             ["sandbox", "python"] => self.sandbox.python = absolute(value)?,
             ["sandbox", "rootfs"] => self.sandbox.rootfs = absolute(value)?,
             ["sandbox", "strict"] => self.sandbox.strict = flag(value)?,

@@ -62,6 +62,9 @@ impl Provenance {
         line("sandbox.engine_runtime".into(), config.sandbox.engine_runtime.clone());
         line("sandbox.engine_pull".into(), if config.sandbox.engine_pull { "missing" } else { "never" }.into());
         line("sandbox.images".into(), config.sandbox.images.join(","));
+        let list = |items: Vec<String>| items.join(",");
+        line("sandbox.network".into(), list(config.sandbox.network.iter().map(ToString::to_string).collect()));
+        line("sandbox.network_private".into(), list(config.sandbox.network_private.iter().map(ToString::to_string).collect()));
         line("sandbox.python".into(), config.sandbox.python.display().to_string());
         line("sandbox.rootfs".into(), config.sandbox.rootfs.display().to_string());
         line("sandbox.strict".into(), config.sandbox.strict.to_string());

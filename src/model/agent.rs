@@ -193,9 +193,13 @@ pub struct ConfigBody {
     /// What to do with a conversation that outgrows the window.
     #[serde(default)]
     pub context_policy: ContextPolicy,
-    /// Sandboxed only: the image to run in.
+    /// Sandboxed only: the container image to run in, one of the operator's list.
     #[serde(default)]
     pub workspace_image: Option<String>,
+    /// What that name meant to the container engine when the config was written: this is what runs. Said by the server; what is sent is not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(read_only)]
+    pub workspace_image_digest: Option<String>,
     /// Sandboxed only: secrets for the tools, by the names of their environment variables. Written as an object with values, read as a list of
     /// names; a list of names that is written back keeps what is stored under them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -263,6 +267,8 @@ impl ConfigPatch {
             metadata,
         } = self.clone();
         let old = body.clone();
+        // Whoever names an image anew pins it anew.
+        let workspace_image_digest = if workspace_image.is_some() { None } else { old.workspace_image_digest };
         ConfigBody {
             name: name.unwrap_or(old.name),
             agent_type: agent_type.unwrap_or(old.agent_type),
@@ -271,6 +277,7 @@ impl ConfigPatch {
             tools_config: tools_config.unwrap_or(old.tools_config),
             context_policy: context_policy.unwrap_or(old.context_policy),
             workspace_image: workspace_image.unwrap_or(old.workspace_image),
+            workspace_image_digest,
             workspace_secrets: workspace_secrets.unwrap_or(old.workspace_secrets),
             metadata: metadata.unwrap_or(old.metadata),
         }

@@ -139,7 +139,7 @@ pub struct Bundle {
     pub secrets: Vec<String>,
     /// What it asks to reach, as `host:port`.
     pub network_asked: Vec<String>,
-    /// What of that it may reach. Sandboxes have no network on this server.
+    /// What of that it may reach, by the operator's list as it is now. A container reaches nothing.
     pub network_granted: Vec<String>,
     /// When it was uploaded.
     pub created_at: Time,
@@ -166,8 +166,8 @@ pub enum SandboxState {
 pub struct SandboxStatus {
     /// What it is doing.
     pub state: SandboxState,
-    /// What keeps its processes apart from the machine: `kernel` for namespaces and filters of a shared kernel, `none` where none can be had
-    /// and so nothing is run.
+    /// What keeps its processes apart from the machine: `kernel` for namespaces and filters of a shared kernel, `engine` for a container,
+    /// `engine+runtime` for one with a runtime of the operator's choice, `none` where none can be had and so nothing is run.
     #[schema(value_type = String)]
     pub isolation: Json,
     /// The digest of the bundle that it runs.
@@ -180,6 +180,8 @@ pub struct SandboxStatus {
     pub stderr: String,
     /// Bytes of memory that it uses now.
     pub memory_bytes: u64,
+    /// What its process reached over the network of late, or was refused, in words; newest last.
+    pub reached: Vec<String>,
     /// What a second of a running tool costs, in dollars.
     pub machine_second: String,
 }

@@ -2,7 +2,7 @@
 //! that what a name means later changes nothing; and an image comes from a registry only where the operator said so.
 
 use super::{
-    Result, SandboxError, Sandboxes,
+    Result, SandboxError, SandboxId, Sandboxes,
     native::wire::{Ask, EngineFacts, Told},
 };
 use crate::config::SandboxBackend;
@@ -50,13 +50,28 @@ pub(super) fn socket_of_this_machine() -> PathBuf {
 }
 
 impl Sandboxes {
+    /// Whether the operator lets configs name this image now, whatever was pinned for it once.
+    pub fn image_allowed(&self, name: &str) -> bool {
+        self.settings().images.iter().any(|image| image == name)
+    }
+
+    /// Whether sandboxes with this image, or without one, are the container engine's.
+    pub fn contained(&self, image: Option<&str>) -> bool {
+        image.is_some() || self.settings().backend == SandboxBackend::Engine
+    }
+
+    /// Whether a workspace lies in a disk image, which no container engine can show to a container.
+    pub fn seen_here_alone(&self, id: &SandboxId) -> bool {
+        self.place(id).join("image").exists()
+    }
+
     /// The digest of an image, to be kept and put into [`super::SandboxSpec::image`]. To be asked when a config is made, not when it runs.
     pub async fn image_pin(&self, name: &str) -> std::result::Result<String, ImageRefused> {
         let settings = self.settings();
         if settings.images.is_empty() || !self.engine_socket().exists() {
             return Err(ImageRefused::NoEngine);
         }
-        if !settings.images.iter().any(|image| image == name) {
+        if !self.image_allowed(name) {
             return Err(ImageRefused::NotListed { images: settings.images.clone() });
         }
         let until = Instant::now() + self.patience();

@@ -29,6 +29,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use spawn::{Part, Spawner};
 use std::{
     collections::HashSet,
+    net::TcpListener,
     os::fd::OwnedFd,
     path::PathBuf,
     process::ExitCode,
@@ -120,8 +121,8 @@ impl Sandboxes {
     /// Starts a sandbox: its workspace is made if it is not there, its program runs when this returns. Its start is bounded; talking to it is
     /// the caller's to bound.
     pub async fn boot(&self, spec: &SandboxSpec, secrets: Secrets) -> Result<Running> {
-        if !spec.network.is_empty() {
-            return Err(SandboxError::Unavailable("this backend lets no sandbox reach the network".to_owned()));
+        if spec.network && self.contained(spec.image.as_deref()) {
+            return Err(SandboxError::Unavailable("containers have no way out of theirs that could be bounded".to_owned()));
         }
         let (this, spec) = (self.clone(), spec.clone());
         self.in_time(async move {
@@ -179,10 +180,11 @@ impl Sandboxes {
             bundle,
             program,
             args,
-            env: plain_environment().chain(env).collect(),
+            env: plain_environment().chain(if spec.network { proxy_environment() } else { Vec::new() }).chain(env).collect(),
             limits: spec.limits,
             rootfs: inner.settings.rootfs.clone(),
             strict: inner.settings.strict,
+            network: spec.network,
         };
         let (maker, ask) = match image {
             None => {
@@ -198,12 +200,12 @@ impl Sandboxes {
             }
         };
         let ([stdin, stdout, stderr, status], theirs) = pipes()?;
-        let (booted, handle) = match maker.ask(ask, theirs).await? {
-            (Told::Booted(booted), mut fds) if fds.len() == 1 => (booted, fds.remove(0)),
+        let (booted, handle, door) = match maker.ask(ask, theirs).await? {
+            (Told::Booted(booted), mut fds) if fds.len() == 1 + usize::from(spec.network) => (booted, fds.remove(0), fds.pop()),
             _ => return Err(SandboxError::Internal("the spawner answered something else".to_owned())),
         };
-        let workspace = inner.data.join("sandboxes").join(spec.id.as_str()).join("workspace");
-        let ends = Ends { stdin, stdout, stderr, status };
+        let workspace = self.place(&spec.id).join("workspace");
+        let ends = Ends { stdin, stdout, stderr, status, door: door.map(TcpListener::from) };
         let mut running = Running::take_over(maker.clone(), run, booted, handle, ends).await?;
         running.watch(spec.limits, workspace);
         Ok(running)
@@ -232,6 +234,10 @@ impl Sandboxes {
             (Told::Swept(gone), _) => Ok(gone),
             _ => Err(SandboxError::Internal("the spawner answered something else".to_owned())),
         }
+    }
+
+    fn place(&self, id: &SandboxId) -> PathBuf {
+        self.inner.data.join("sandboxes").join(id.as_str())
     }
 
     fn settings(&self) -> &SandboxSettings {
@@ -309,6 +315,12 @@ fn plain_environment() -> impl Iterator<Item = (String, String)> {
     [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", "/workspace"), ("TMPDIR", "/tmp"), ("LANG", "C.UTF-8"), ("USER", "sandbox")]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
+}
+
+/// Where programs that reach out find the proxy.
+fn proxy_environment() -> Vec<(String, String)> {
+    let proxy = format!("http://127.0.0.1:{}", native::PORT);
+    ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"].map(|name| (name.to_owned(), proxy.clone())).to_vec()
 }
 
 /// The server's ends of stdin, stdout, stderr and status, and the sandbox's.

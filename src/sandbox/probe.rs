@@ -77,7 +77,7 @@ impl Sandboxes {
             bundle: None,
             start: Start::Python { module: String::new(), path: Vec::new(), tools: Vec::new() },
             limits,
-            network: Vec::new(),
+            network: false,
             built_ins: super::BuiltIns::default(),
             secrets_in_shell: false,
             result_bytes_max: 1024,

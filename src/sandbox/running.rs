@@ -9,6 +9,7 @@ use super::{
 use rustix::process::{Signal, pidfd_send_signal};
 use std::{
     collections::VecDeque,
+    net::TcpListener,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
@@ -31,6 +32,7 @@ pub struct Running {
     stderr: Arc<Mutex<VecDeque<u8>>>,
     watching: Option<JoinHandle<()>>,
     landlock: bool,
+    door: Option<TcpListener>,
 }
 
 /// What its tasks share.
@@ -62,6 +64,7 @@ pub(super) struct Ends {
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) status: OwnedFd,
+    pub(super) door: Option<TcpListener>,
 }
 
 impl Running {
@@ -78,7 +81,7 @@ impl Running {
         let (ready, is_ready) = oneshot::channel();
         let (ended, end) = watch::channel(None);
         tokio::spawn(follow(Arc::clone(&life), status, ready, ended, reading));
-        let mut running = Self { channel: Some((stdout, stdin)), life, end, stderr, watching: None, landlock: false };
+        let mut running = Self { channel: Some((stdout, stdin)), life, end, stderr, watching: None, landlock: false, door: ends.door };
         match is_ready.await {
             Ok(Ok(landlock)) => {
                 running.landlock = landlock;
@@ -116,6 +119,11 @@ impl Running {
     /// Its stdout to read and its stdin to write, once. Dropping the second asks it to end.
     pub fn tool_channel(&mut self) -> Option<(pipe::Receiver, pipe::Sender)> {
         self.channel.take()
+    }
+
+    /// Where what it sends out arrives, once; none where it may reach nothing.
+    pub fn door(&mut self) -> Option<TcpListener> {
+        self.door.take()
     }
 
     /// How it ended, when it has.

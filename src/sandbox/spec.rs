@@ -115,8 +115,8 @@ pub struct SandboxSpec {
     pub start: Start,
     /// What it may use.
     pub limits: SandboxLimits,
-    /// `host:port` that it wants to reach. A backend that cannot allow exactly these starts nothing.
-    pub network: Vec<String>,
+    /// Whether it has a door, [`super::Running::door`], that its programs know as their proxy. Without one it reaches nothing; containers have none.
+    pub network: bool,
     /// Tools of our runner; for `Start::Python` alone.
     pub built_ins: BuiltIns,
     /// Whether the `shell` tool's commands see the secrets.

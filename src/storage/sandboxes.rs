@@ -159,6 +159,15 @@ impl TenantStore {
         .await
     }
 
+    /// Notes that a config's files lie under another name now.
+    pub async fn sandbox_renamed(&self, config: ConfigId, name: String) -> Result<()> {
+        self.write(move |tx| {
+            let sql = "UPDATE sandboxes SET sandbox_id = ?3 WHERE tenant_id = ?1 AND config_id = ?2";
+            tx.execute(sql, &[Param::Text(&config.to_string()), Param::Text(&name)]).map(drop)
+        })
+        .await
+    }
+
     /// Marks a workspace for removal, whatever becomes of whoever removes it; answers its name if there is one.
     pub async fn sandbox_doom(&self, by: impl Into<Author>, config: ConfigId) -> Result<Option<String>> {
         let (now, by) = (self.clock.now(), by.into());
@@ -196,6 +205,22 @@ impl Storage {
     pub async fn tenant_workspaces(&self, operator: &Operator, tenant: TenantId) -> Result<Vec<String>> {
         let rows = self.operator_store(operator, tenant).await?.sandbox_list().await?;
         Ok(rows.into_iter().map(|(_, row)| row.sandbox_id).collect())
+    }
+
+    /// The names of a tenant's workspaces that are to stay, for who removes what an earlier life left.
+    pub async fn workspaces_kept(&self, tenant: TenantId) -> Result<Vec<String>> {
+        let rows = self.active_store(tenant).await?.sandbox_list().await?;
+        Ok(rows.into_iter().filter(|(_, row)| !row.destroying).map(|(_, row)| row.sandbox_id).collect())
+    }
+
+    /// Forgets the workspaces that were marked for removal, once they are removed.
+    pub async fn workspaces_forget_doomed(&self, tenant: TenantId) -> Result<()> {
+        let store = self.active_store(tenant).await?;
+        if store.sandbox_list().await?.iter().all(|(_, row)| !row.destroying) {
+            return Ok(());
+        }
+        let sql = "DELETE FROM sandboxes WHERE tenant_id = ?1 AND state = 'destroying'";
+        store.write(move |tx| tx.execute(sql, &[]).map(drop)).await
     }
 
     /// Every tenant that there is, for who looks for what has none.

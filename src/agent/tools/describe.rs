@@ -10,6 +10,7 @@ use super::{
 use crate::{
     bundle::manifest::{Manifest, ToolEntry, is_tool},
     config_check::{Arguments, tool_schema_check},
+    egress::{Egress, resolve_here},
     error::{Error, FieldError, Result},
     model::{Json, PinnedTool},
     sandbox::{SandboxError, SandboxId, SandboxSpec, StopReason},
@@ -20,7 +21,7 @@ impl Yard {
     /// What a bundle, unpacked at `place`, says of its tools.
     ///
     /// Fails with [`Error::BundleRefused`] where the bundle is at fault, with [`Error::SandboxUnavailable`] where nothing can be tried out here.
-    pub(super) async fn describe(&self, manifest: &Manifest, place: &Path) -> Result<Vec<PinnedTool>> {
+    pub(super) async fn describe(&self, manifest: &Manifest, place: &Path, image: Option<String>) -> Result<Vec<PinnedTool>> {
         let name = format!("try-{}", crate::ids::RequestId::new());
         let id = SandboxId::new(&name).ok_or_else(|| Error::internal("a sandbox's name is none"))?;
         let spec = SandboxSpec {
@@ -28,11 +29,11 @@ impl Yard {
             bundle: Some(place.to_owned()),
             start: start_of(Some(manifest)),
             limits: self.limits_of(Some(manifest)),
-            network: Vec::new(),
+            network: false,
             built_ins: crate::sandbox::BuiltIns::default(),
             secrets_in_shell: false,
             result_bytes_max: self.limits.sandbox_result_bytes_max,
-            image: None,
+            image,
         };
         let told = self.tried_out(&spec, manifest).await;
         if let Err(error) = self.sandboxes.destroy(&id).await {
@@ -44,7 +45,9 @@ impl Yard {
     async fn tried_out(&self, spec: &SandboxSpec, manifest: &Manifest) -> std::result::Result<Vec<PinnedTool>, SandboxError> {
         let running = self.sandboxes.boot(spec, Vec::new()).await?;
         let memory_mb = spec.limits.memory_bytes / 1024 / 1024;
-        let begin = Begin { running, redactor: super::redact::Redactor::default(), version: 0, digest: None, memory_mb };
+        let egress = Egress::new(Vec::new(), Vec::new(), &self.limits, resolve_here());
+        let (redactor, label) = (super::redact::Redactor::default(), tracing::Span::none());
+        let begin = Begin { running, redactor, version: 0, digest: None, memory_mb, egress, label };
         let session = Session::begin(begin, Some(&manifest.runtime), &self.limits).await?;
         let tools = session.tools(&self.limits).await;
         session.kill(StopReason::Idle).await;

@@ -1,17 +1,15 @@
 //! Bundles on their way into a sandbox: taken in over the API, kept by storage, unpacked once in a life of the server, and what each of them starts.
 
-use super::{
-    offer,
-    yard::{Yard, tag},
-};
+use super::{offer, workspaces::tag, yard::Yard};
 use crate::{
     bundle::{
         self, Bounds,
         manifest::{Manifest, Runtime, ToolEntry},
     },
+    egress::{self, Target},
     error::{Error, FieldError, Result},
     ids::{ConfigId, RequestId, TenantId},
-    model::{Bundle, PinnedTool},
+    model::{Bundle, ConfigBody, PinnedTool},
     sandbox::{PythonTool, SandboxLimits, Start},
     storage::{Kit, NewBundle, Principal, TenantStore},
 };
@@ -49,10 +47,11 @@ impl Yard {
     pub async fn bundle_put(&self, who: &Principal, store: &TenantStore, config: ConfigId, archive: Arc<[u8]>) -> Result<Bundle> {
         let tenant = who.tenant_id();
         let body = store.config_get(config).await?.body;
+        let image = self.image_of(&body)?;
         let digest: String = Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect();
         let place = self.bundles.join(format!("{}-try-{}", tag(tenant), RequestId::new()));
         self.unpack(Arc::clone(&archive), place.clone()).await?;
-        let described = self.manifest_and_tools(&place).await;
+        let described = self.manifest_and_tools(&place, image).await;
         let trash = place.clone();
         let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(trash)).await;
         if !matches!(removed, Ok(Ok(()))) {
@@ -63,10 +62,30 @@ impl Yard {
         offer::check(&body, Some(&kit))?;
         let stored = store.bundle_put(who, config, NewBundle { digest, manifest, tools, archive }).await?;
         self.stop(tenant, config).await;
-        Ok(stored)
+        Ok(self.with_network(stored, &body))
     }
 
-    async fn manifest_and_tools(&self, place: &Path) -> Result<(Manifest, Vec<PinnedTool>)> {
+    /// What a config's bundle is.
+    pub async fn bundle_get(&self, store: &TenantStore, config: ConfigId) -> Result<Bundle> {
+        let body = store.config_get(config).await?.body;
+        Ok(self.with_network(store.bundle_get(config).await?, &body))
+    }
+
+    fn with_network(&self, bundle: Bundle, body: &ConfigBody) -> Bundle {
+        let granted = self.granted_of(&bundle.network_asked, body.workspace_image.as_deref());
+        Bundle { network_granted: granted.iter().map(ToString::to_string).collect(), ..bundle }
+    }
+
+    /// What a manifest wishes to reach and may, by the operator's list.
+    pub(super) fn granted(&self, manifest: Option<&Manifest>, image: Option<&str>) -> Vec<Target> {
+        manifest.map(|manifest| self.granted_of(&manifest.network.allow, image)).unwrap_or_default()
+    }
+
+    fn granted_of(&self, wishes: &[String], image: Option<&str>) -> Vec<Target> {
+        if self.sandboxes.contained(image) { Vec::new() } else { egress::allow::granted(wishes, &self.settings.network) }
+    }
+
+    async fn manifest_and_tools(&self, place: &Path, image: Option<String>) -> Result<(Manifest, Vec<PinnedTool>)> {
         let file = place.join(bundle::manifest::FILE);
         let read = tokio::task::spawn_blocking(move || match std::fs::metadata(&file) {
             Ok(facts) if facts.len() <= bundle::manifest::BYTES_MAX => std::fs::read(&file).ok(),
@@ -78,7 +97,7 @@ impl Yard {
             Error::BundleRefused { errors: vec![FieldError { pointer: bundle::manifest::FILE.to_owned(), message }] }
         };
         let manifest = Manifest::read(&bytes.ok_or_else(missing)?)?;
-        let tools = self.describe(&manifest, place).await?;
+        let tools = self.describe(&manifest, place, image).await?;
         Ok((manifest, tools))
     }
 

@@ -8,9 +8,12 @@
 //! - `yard`: which sandboxes there are: started at the first call, stopped when idle, bounded a tenant and a server;
 //! - `intake`: bundles on their way in, and what each starts;
 //! - `describe`: a bundle tried out in a sandbox that is thrown away;
+//! - `images`: container images of configs;
+//! - `workspaces`: the files that outlive processes;
 //! - `run`: a turn's step of tools.
 
 mod describe;
+mod images;
 mod intake;
 pub mod offer;
 pub mod redact;
@@ -18,6 +21,7 @@ mod run;
 mod session;
 mod slot;
 mod status;
+mod workspaces;
 mod yard;
 
 pub use yard::Yard;

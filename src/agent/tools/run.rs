@@ -107,6 +107,7 @@ impl Agent {
                 store: &drive.store,
                 config: drive.open.config_id,
                 version: drive.open.config_version,
+                body: &drive.open.config,
                 kit: drive.open.kit.as_ref(),
                 offered,
                 call,

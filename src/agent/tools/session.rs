@@ -5,6 +5,7 @@ use super::redact::Redactor;
 use crate::{
     bundle::manifest::Runtime,
     config::Limits,
+    egress::Egress,
     model::{JsonObject, PinnedTool},
     sandbox::{ExitCause, Running, SandboxError, StopReason},
 };
@@ -29,7 +30,11 @@ use std::{
     task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    task::JoinHandle,
+};
+use tracing::{Instrument, Span};
 
 /// The longest message of a tool server.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
@@ -58,6 +63,17 @@ pub(super) struct Session {
     pub(super) digest: Option<String>,
     meter: Arc<Meter>,
     memory_mb: u64,
+    /// What it may reach, and the task that lets it.
+    egress: Arc<Egress>,
+    reaching: Option<JoinHandle<()>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(reaching) = &self.reaching {
+            reaching.abort();
+        }
+    }
 }
 
 /// What a session is begun with.
@@ -67,12 +83,16 @@ pub(super) struct Begin {
     pub(super) version: u32,
     pub(super) digest: Option<String>,
     pub(super) memory_mb: u64,
+    pub(super) egress: Arc<Egress>,
+    /// What the log says with each thing that it reaches.
+    pub(super) label: Span,
 }
 
 impl Session {
     /// Shakes hands with what runs in a sandbox that was just started.
     pub(super) async fn begin(begin: Begin, runtime: Option<&Runtime>, limits: &Limits) -> Result<Self, SandboxError> {
-        let Begin { mut running, redactor, version, digest, memory_mb } = begin;
+        let Begin { mut running, redactor, version, digest, memory_mb, egress, label } = begin;
+        let reaching = running.door().map(|door| tokio::spawn(Arc::clone(&egress).serve(door).instrument(label)));
         let Some((read, write)) = running.tool_channel() else {
             return Err(SandboxError::Internal("a sandbox without a channel".to_owned()));
         };
@@ -91,7 +111,7 @@ impl Session {
         let shaking = tokio::time::timeout(limits.sandbox_handshake_ms, Host.serve_with_lifecycle(transport, lifecycle)).await;
         meter.call_ends();
         match shaking {
-            Ok(Ok(client)) => Ok(Self { running, client, redactor, version, digest, meter, memory_mb }),
+            Ok(Ok(client)) => Ok(Self { running, client, redactor, version, digest, meter, memory_mb, egress, reaching }),
             Ok(Err(error)) => {
                 let ended = tokio::time::timeout(EXIT_WAIT, running.exited()).await.is_ok();
                 let tail = redactor.clean(&running.stderr_tail());
@@ -219,6 +239,11 @@ impl Session {
     /// The end of what it wrote to stderr, without its secrets.
     pub(super) fn stderr(&self) -> String {
         self.redactor.clean(&self.running.stderr_tail())
+    }
+
+    /// What its process reached of late, or was refused.
+    pub(super) fn reached(&self) -> Vec<String> {
+        self.egress.told()
     }
 
     /// Bytes of memory that it uses now.

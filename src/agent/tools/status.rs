@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 impl Yard {
     /// What a config's sandbox is doing.
     pub async fn status(&self, tenant: TenantId, store: &TenantStore, config: ConfigId, machine_second: String) -> Result<SandboxStatus> {
-        store.config_get(config).await?;
+        let body = store.config_get(config).await?.body;
         let (row, kit) = (store.sandbox_get(config).await?, store.kit(config).await?);
         let slot = lock(&self.slots).get(&(tenant, config)).cloned();
         let up = slot.as_ref().and_then(|slot| slot.up.try_lock().ok().and_then(|up| up.clone()));
@@ -30,18 +30,19 @@ impl Yard {
             let facts = lock(&slot.facts);
             (facts.last_exit.clone(), facts.stderr.clone())
         });
-        let (stderr, memory_bytes) = match &up {
-            Some(up) => (up.session.stderr(), up.session.memory_bytes().await),
-            None => (old_stderr, 0),
+        let (stderr, memory_bytes, reached) = match &up {
+            Some(up) => (up.session.stderr(), up.session.memory_bytes().await, up.session.reached()),
+            None => (old_stderr, 0, Vec::new()),
         };
         Ok(SandboxStatus {
             state,
-            isolation: serde_json::to_value(self.sandboxes.probe().await.rung).map_err(Error::internal)?,
+            isolation: serde_json::to_value(self.rung(&body).await).map_err(Error::internal)?,
             bundle: kit.map(|kit| kit.digest),
             last_used_at: row.map(|row| row.used_at),
             last_exit,
             stderr,
             memory_bytes,
+            reached,
             machine_second,
         })
     }

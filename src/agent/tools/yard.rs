@@ -7,19 +7,21 @@ use super::{
     redact::Redactor,
     session::{Begin, Said, Session},
     slot::{InFlight, Slot, is_up, stop_idle},
+    workspaces::tag,
 };
 use crate::{
     agent::lock,
-    config::Limits,
+    config::{Config, Limits, SandboxSettings},
+    egress::{Egress, resolve_here},
     error::{Error, Result},
-    ids::{ConfigId, RequestId, TenantId},
-    model::{PinnedTool, ToolCall},
-    sandbox::{ExitCause, SandboxError, SandboxId, SandboxLimits, SandboxSpec, Sandboxes, StopReason},
+    ids::{ConfigId, TenantId},
+    model::{ConfigBody, PinnedTool, ToolCall},
+    sandbox::{ExitCause, SandboxError, SandboxLimits, SandboxSpec, Sandboxes, StopReason},
     storage::{Kit, Principal, TenantStore},
 };
 use std::{
     collections::{HashMap, HashSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -35,6 +37,7 @@ const LOOK_EVERY_MAX: Duration = Duration::from_secs(5);
 pub struct Yard {
     pub(super) sandboxes: Sandboxes,
     pub(super) limits: Limits,
+    pub(super) settings: SandboxSettings,
     /// Unpacked bundles of this life of the server.
     pub(super) bundles: PathBuf,
     pub(super) unpacked: tokio::sync::Mutex<HashSet<PathBuf>>,
@@ -76,6 +79,8 @@ pub(super) struct ToolAsk<'a> {
     pub(super) store: &'a TenantStore,
     pub(super) config: ConfigId,
     pub(super) version: u32,
+    /// What that version says.
+    pub(super) body: &'a ConfigBody,
     pub(super) kit: Option<&'a Kit>,
     pub(super) offered: &'a [PinnedTool],
     pub(super) call: &'a ToolCall,
@@ -97,8 +102,8 @@ pub(super) struct ToolDone {
 
 impl Yard {
     /// A yard with nothing in it. What an earlier life unpacked is removed.
-    pub fn new(sandboxes: Sandboxes, limits: Limits, data: &Path) -> Arc<Self> {
-        let bundles = data.join("bundles");
+    pub fn new(sandboxes: Sandboxes, config: &Config) -> Arc<Self> {
+        let (limits, bundles) = (config.limits.clone(), config.data.join("bundles"));
         match std::fs::remove_dir_all(&bundles) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => tracing::warn!(%error, "unpacked bundles of an earlier run stay"),
             _ => {}
@@ -109,6 +114,7 @@ impl Yard {
         Arc::new(Self {
             sandboxes,
             limits,
+            settings: config.sandbox.clone(),
             bundles,
             unpacked: tokio::sync::Mutex::default(),
             slots: Mutex::default(),
@@ -198,28 +204,32 @@ impl Yard {
     async fn boot(self: &Arc<Self>, slot: &Arc<Slot>, ask: &ToolAsk<'_>, digest: Option<String>) -> Result<Arc<Up>> {
         let place = self.place(ask.tenant, slot).await?;
         let manifest = ask.kit.map(|kit| &kit.manifest);
-        let row = self.workspace(ask).await?;
+        let image = self.image_of(ask.body)?;
+        let row = self.workspace(ask, image.as_deref()).await?;
         let bundle = match ask.kit {
             Some(kit) => Some(self.unpacked(ask.store, ask.tenant, &kit.digest).await?),
             None => None,
         };
         let secrets = ask.store.secrets_open(ask.config).await?;
+        let granted = self.granted(manifest, image.as_deref());
         let spec = SandboxSpec {
             id: row,
             bundle,
             start: start_of(manifest),
             limits: self.limits_of(manifest),
-            network: Vec::new(),
+            network: !granted.is_empty(),
             built_ins: offer::built_ins(ask.offered, ask.kit),
             secrets_in_shell: false,
             result_bytes_max: self.limits.sandbox_result_bytes_max,
-            image: None,
+            image,
         };
         let redactor = Redactor::new(&secrets);
         let booted = self.sandboxes.boot(&spec, secrets).await;
         let running = booted.map_err(|error| self.boot_failed(slot, &error, &redactor))?;
         let memory_mb = spec.limits.memory_bytes / 1024 / 1024;
-        let begin = Begin { running, redactor: redactor.clone(), version: ask.version, digest, memory_mb };
+        let egress = Egress::new(granted, self.settings.network_private.clone(), &self.limits, resolve_here());
+        let label = tracing::info_span!("egress", tenant = %ask.tenant, config = %ask.config);
+        let begin = Begin { running, redactor: redactor.clone(), version: ask.version, digest, memory_mb, egress, label };
         let session = Session::begin(begin, manifest.map(|manifest| &manifest.runtime), &self.limits).await;
         let session = session.map_err(|error| self.boot_failed(slot, &error, &redactor))?;
         Ok(Arc::new(Up { session, _place: place }))
@@ -237,28 +247,6 @@ impl Yard {
                 Error::Conflict { detail: "The tools could not be started.".to_owned() }
             }
         }
-    }
-
-    /// The name of the config's workspace. One that was doomed is removed first, whatever kept that from being done before.
-    async fn workspace(&self, ask: &ToolAsk<'_>) -> Result<SandboxId> {
-        let name = match ask.store.sandbox_get(ask.config).await? {
-            Some(row) if row.destroying => {
-                self.destroy(&row.sandbox_id).await?;
-                ask.store.sandbox_gone(ask.config).await?;
-                sandbox_name(ask.tenant)
-            }
-            Some(row) => row.sandbox_id,
-            None if ask.store.sandbox_list().await?.len() >= self.limits.sandboxes_per_tenant_max => {
-                let detail = format!(
-                    "The tenant has {} workspaces, as many as it may; reset one that is not needed.",
-                    self.limits.sandboxes_per_tenant_max
-                );
-                return Err(Error::Conflict { detail });
-            }
-            None => sandbox_name(ask.tenant),
-        };
-        let row = ask.store.sandbox_used(ask.config, name).await?;
-        SandboxId::new(&row.sandbox_id).ok_or_else(|| Error::internal("a sandbox's row names none"))
     }
 
     /// A place among the running sandboxes: where there is none, the one of this tenant that was idle the longest makes room, then the one of any;
@@ -354,11 +342,6 @@ impl Yard {
         drop(tokio::task::spawn_blocking(removing).await);
     }
 
-    async fn destroy(&self, name: &str) -> Result<()> {
-        let Some(id) = SandboxId::new(name) else { return Ok(()) };
-        self.sandboxes.destroy(&id).await.map_err(|error| Error::internal(format_args!("workspace {name}: {error}")))
-    }
-
     /// Stops sandboxes that nobody called for a while, until the server ends.
     pub async fn keep_watch(self: Arc<Self>, ending: CancellationToken) {
         let every = (self.limits.sandbox_idle_ms / 4).clamp(Duration::from_millis(50), LOOK_EVERY_MAX);
@@ -383,25 +366,6 @@ impl Yard {
             }
         }
     }
-
-    /// Removes what an earlier life left of tenants that are gone: by the tag in each workspace's name.
-    pub async fn sweep(&self, data: &Path, tenants: &[TenantId]) -> Result<()> {
-        let known: HashSet<String> = tenants.iter().map(|tenant| tag(*tenant)).collect();
-        let folder = data.join("sandboxes");
-        let listing = tokio::task::spawn_blocking(move || {
-            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
-        });
-        let names = listing.await.map_err(Error::internal)?;
-        let live = names.iter().filter(|name| name.split('-').next().is_some_and(|tag| known.contains(tag)));
-        let live: HashSet<SandboxId> = live.filter_map(|name| SandboxId::new(name)).collect();
-        match self.sandboxes.sweep(&live).await {
-            Ok(removed) if removed.is_empty() => {}
-            Ok(removed) => tracing::info!(removed = removed.len(), "removed workspaces whose tenants are gone"),
-            Err(error) => tracing::warn!(%error, "workspaces of an earlier run could not be looked through"),
-        }
-        Ok(())
-    }
 }
 
 /// What the model is told of a sandbox that could not be had, and what ends the turn.
@@ -413,16 +377,6 @@ fn unusable(error: &Error) -> (String, Option<Error>) {
         Error::Conflict { detail } => (detail.clone(), None),
         other => (told, Some(other.clone())),
     }
-}
-
-/// What stands for a tenant in names that its own processes may see: the same in every life, and no help in guessing its id.
-pub(super) fn tag(tenant: TenantId) -> String {
-    format!("t{}", &blake3::hash(tenant.to_string().as_bytes()).to_hex()[..16])
-}
-
-/// A name for a workspace.
-fn sandbox_name(tenant: TenantId) -> String {
-    format!("{}-{}", tag(tenant), RequestId::new())
 }
 
 /// The machine's memory, where it says.

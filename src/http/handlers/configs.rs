@@ -33,7 +33,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             )
             .body::<ConfigBody>()
             .answers::<Config>(201)
-            .errors(&["malformed_json", "config_name_taken", "validation_failed", "workspace_image_unsupported", "tenant_full"]),
+            .errors(&["malformed_json", "config_name_taken", "validation_failed", "workspace_image_unsupported", "sandbox_unavailable", "tenant_full"]),
         Endpoint::new("ConfigGet", "GET", "/api/v1/configs/{id}", Handler::Tenant(Role::Viewer, config_get))
             .about(TAG, "Read a config in its newest version")
             .answers::<Config>(200)
@@ -43,7 +43,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .describe("Fields that are left out take their defaults. Makes a new version.")
             .body::<ConfigBody>()
             .answers::<Config>(200)
-            .errors(&["malformed_json", "not_found", "config_name_taken", "validation_failed", "workspace_image_unsupported", "tenant_full"]),
+            .errors(&["malformed_json", "not_found", "config_name_taken", "validation_failed", "workspace_image_unsupported", "sandbox_unavailable", "tenant_full"]),
         Endpoint::new("ConfigUpdate", "PATCH", "/api/v1/configs/{id}", Handler::Tenant(Role::Admin, config_update))
             .about(TAG, "Change some fields of a config")
             .describe(
@@ -52,7 +52,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             )
             .body::<ConfigPatch>()
             .answers::<Config>(200)
-            .errors(&["malformed_json", "not_found", "config_name_taken", "validation_failed", "workspace_image_unsupported", "tenant_full"]),
+            .errors(&["malformed_json", "not_found", "config_name_taken", "validation_failed", "workspace_image_unsupported", "sandbox_unavailable", "tenant_full"]),
         Endpoint::new("ConfigDelete", "DELETE", "/api/v1/configs/{id}", Handler::Tenant(Role::Admin, config_delete))
             .about(TAG, "Delete a config")
             .describe("Its conversations stay readable; chatting on them is 404. Its name is free again.")
@@ -95,9 +95,10 @@ fn config_list(call: TenantCall<'_>) -> Answer<'_> {
 
 fn config_create(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
-        let body: ConfigBody = body(call.request)?;
+        let body = ConfigBody { workspace_image_digest: None, ..body(call.request)? };
         config_check(&body, &call.app.config.providers, &call.app.config.limits)?;
         tools_check(&body, None)?;
+        let body = call.app.yard.image_pinned(body).await?;
         Reply::created(&call.store.config_create(&call.who, body).await?)
     })
 }
@@ -109,11 +110,12 @@ fn config_get(call: TenantCall<'_>) -> Answer<'_> {
 fn config_replace(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let id = id(call.request)?;
-        let body: ConfigBody = body(call.request)?;
+        let body = ConfigBody { workspace_image_digest: None, ..body(call.request)? };
         // One that is not there is 404 whatever the body says.
         call.store.config_get(id).await?;
         config_check(&body, &call.app.config.providers, &call.app.config.limits)?;
         tools_check(&body, call.store.kit(id).await?.as_ref())?;
+        let body = call.app.yard.image_pinned(body).await?;
         Reply::ok(&call.store.config_replace(&call.who, id, body).await?)
     })
 }
@@ -123,12 +125,23 @@ fn config_update(call: TenantCall<'_>) -> Answer<'_> {
         let id = id(call.request)?;
         let patch: ConfigPatch = body(call.request)?;
         let seals = matches!(patch.workspace_secrets, Some(Some(_)));
+        let patched_image = patch.workspace_image.clone().flatten();
         let (app, kit) = (call.app.clone(), call.store.kit(id).await?);
-        let change = move |old: &ConfigBody| {
+        let change = move |old: &ConfigBody| -> Result<ConfigBody> {
             let body = patch.applied(old);
             config_check(&body, &app.config.providers, &app.config.limits)?;
             tools_check(&body, kit.as_ref())?;
             Ok(body)
+        };
+        // What the engine is asked is asked before the transaction, of the config as it would be now.
+        let pinned = match &patched_image {
+            Some(_) => call.app.yard.image_pinned(change(&call.store.config_get(id).await?.body)?).await?.workspace_image_digest,
+            None => None,
+        };
+        let change = move |old: &ConfigBody| {
+            let body = change(old)?;
+            let workspace_image_digest = pinned.clone().or(body.workspace_image_digest);
+            Ok(ConfigBody { workspace_image_digest, ..body })
         };
         Reply::ok(&call.store.config_change(&call.who, id, seals, change).await?)
     })

@@ -83,11 +83,7 @@ fn bundle_put(call: TenantCall<'_>) -> Answer<'_> {
 }
 
 fn bundle_get(call: TenantCall<'_>) -> Answer<'_> {
-    Box::pin(async move {
-        let id = id(call.request)?;
-        call.store.config_get(id).await?;
-        Reply::ok(&call.store.bundle_get(id).await?)
-    })
+    Box::pin(async move { Reply::ok(&call.app.yard.bundle_get(&call.store, id(call.request)?).await?) })
 }
 
 fn bundle_delete(call: TenantCall<'_>) -> Answer<'_> {

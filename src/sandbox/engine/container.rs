@@ -185,6 +185,7 @@ mod tests {
                 limits: SandboxLimits { memory_bytes: 512 << 20, pids: 128, workspace_bytes: 1 << 30, cpu_millis: 1_500 },
                 rootfs: "/".into(),
                 strict: true,
+                network: false,
             },
             image: "sha256:abc".to_owned(),
             place: Place { workspace: "/data/sandboxes/abc/workspace".into(), uid: 2_000_007, gid: 2_000_007, own_uid: true },

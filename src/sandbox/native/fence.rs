@@ -1,9 +1,10 @@
-//! Landlock: of what the mounts show, what may be written; no port may be bound or dialled; no abstract socket and no process outside reached.
+//! Landlock: of what the mounts show, what may be written; no port may be bound, and none dialled but the door's, where there is one; no abstract socket and no process outside reached.
 //! A second fence behind the first: each of them would do alone.
 
+use super::network::PORT;
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
 /// The newest version that this file knows; older kernels enforce what they have.
@@ -12,12 +13,12 @@ const WRITABLE: [&str; 3] = ["/workspace", "/tmp", "/dev/shm"];
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
 
 /// Puts it up around this process and everything that it will start. Whether the kernel has it at all.
-pub(super) fn put_up() -> Result<bool, String> {
-    let status = restrict().map_err(|error| format!("Landlock refused its rules: {error}"))?;
+pub(super) fn put_up(door: bool) -> Result<bool, String> {
+    let status = restrict(door).map_err(|error| format!("Landlock refused its rules: {error}"))?;
     Ok(status != RulesetStatus::NotEnforced)
 }
 
-fn restrict() -> Result<RulesetStatus, landlock::RulesetError> {
+fn restrict(door: bool) -> Result<RulesetStatus, landlock::RulesetError> {
     let all = AccessFs::from_all(NEWEST);
     let write = all & !(AccessFs::MakeChar | AccessFs::MakeBlock);
     let device: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev;
@@ -36,6 +37,9 @@ fn restrict() -> Result<RulesetStatus, landlock::RulesetError> {
         if let Ok(fd) = PathFd::new(path) {
             rules = rules.add_rule(PathBeneath::new(fd, access))?;
         }
+    }
+    if door {
+        rules = rules.add_rule(NetPort::new(PORT, AccessNet::ConnectTcp))?;
     }
     Ok(rules.restrict_self()?.ruleset)
 }

@@ -2,7 +2,7 @@
 //! the steps is what makes them hold; each says why it stands where it stands.
 
 use super::{
-    fence, mounts, seccomp,
+    fence, mounts, network, seccomp,
     wire::{Launch, Status, Step, expect, send},
 };
 use crate::sandbox::SandboxLimits;
@@ -21,7 +21,7 @@ use rustix::{
 use std::{
     fs::File,
     io::Write,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     process::{Command, Stdio},
 };
@@ -41,14 +41,16 @@ pub(super) fn run(socket: BorrowedFd<'_>) {
     let Ok([stdin, stdout, stderr, status]) = <[OwnedFd; 4]>::try_from(fds) else { return };
     let mut status = File::from(status);
     // Until now the launcher's end, which is meant to end, would have ended us too.
-    if let Err(why) = wall_in(&launch, &workspace, hard_memory) {
-        drop(send(socket, &Step::Failed(why), &[]));
-        return;
-    }
-    if send(socket, &Step::Armed, &[]).is_err() {
+    let door = match wall_in(&launch, &workspace, hard_memory) {
+        Ok(door) => door,
+        Err(why) => return drop(send(socket, &Step::Failed(why), &[])),
+    };
+    let given: Vec<BorrowedFd<'_>> = door.iter().map(AsFd::as_fd).collect();
+    if send(socket, &Step::Armed, &given).is_err() {
         // The spawner ended before it could take us along.
         return;
     }
+    drop(door);
     let started = lock(&launch).and_then(|landlock| {
         let program = start(&launch, stdin, stdout, stderr)?;
         if !hard_memory {
@@ -75,7 +77,7 @@ fn tell(status: &mut File, what: &Status) {
 }
 
 /// Everything that needs the namespace's capabilities, and then their end.
-fn wall_in(launch: &Launch, workspace: &Path, hard_memory: bool) -> Result<(), String> {
+fn wall_in(launch: &Launch, workspace: &Path, hard_memory: bool) -> Result<Option<OwnedFd>, String> {
     umask(Mode::from_raw_mode(0o022));
     mounts::part_from_host()?;
     // Opened as the server's user, who may pass the data directory; everything after is done as the sandbox's.
@@ -85,10 +87,12 @@ fn wall_in(launch: &Launch, workspace: &Path, hard_memory: bool) -> Result<(), S
     set_thread_res_uid(uid, uid, uid).map_err(|error| format!("the sandbox's user: {error}"))?;
     sources.become_root()?;
     sethostname(b"sandbox").map_err(|error| format!("the sandbox's name: {error}"))?;
+    let door = if launch.network { Some(network::open_door()?) } else { None };
     limit(&launch.limits, hard_memory)?;
     drop_capabilities().map_err(|error| format!("the capabilities could not be dropped: {error}"))?;
     // Changing the user forgot it.
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| format!("PR_SET_PDEATHSIG: {error}"))
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| format!("PR_SET_PDEATHSIG: {error}"))?;
+    Ok(door)
 }
 
 fn limit(limits: &SandboxLimits, hard_memory: bool) -> Result<(), String> {
@@ -132,7 +136,7 @@ fn lock(launch: &Launch) -> Result<bool, String> {
     // Nobody inside may look into this process, whatever user it has.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| format!("PR_SET_DUMPABLE: {error}"))?;
     set_no_new_privs(true).map_err(|error| format!("PR_SET_NO_NEW_PRIVS: {error}"))?;
-    let landlock = fence::put_up()?;
+    let landlock = fence::put_up(launch.network)?;
     if launch.strict && !landlock {
         return Err("this kernel has no Landlock, and sandbox.strict asks for it".to_owned());
     }

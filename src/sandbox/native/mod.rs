@@ -11,12 +11,14 @@ mod fence;
 mod init;
 mod launcher;
 mod mounts;
+mod network;
 mod raw;
 mod seccomp;
 mod spawner;
 pub(super) mod wire;
 
 pub(super) use mounts::RUNNER;
+pub(super) use network::PORT;
 pub(super) use seccomp::profile as seccomp_profile;
 
 use super::{SandboxError, runner};

@@ -76,8 +76,8 @@ impl Spawner {
     fn answer(&mut self, ask: Ask, fds: &[OwnedFd]) -> Result<(Told, Vec<OwnedFd>)> {
         let told = match ask {
             Ask::Boot(launch) => {
-                let (booted, pidfd) = self.boot(launch, fds)?;
-                return Ok((Told::Booted(booted), vec![pidfd]));
+                let (booted, fds) = self.boot(launch, fds)?;
+                return Ok((Told::Booted(booted), fds));
             }
             Ask::Collect { run } => self.collect(&run),
             Ask::Usage { run } => Told::Usage(self.runs.get(&run).and_then(|run| run.group.as_ref()).map(Group::usage).unwrap_or_default()),
@@ -106,7 +106,8 @@ impl Spawner {
         Ok((told, Vec::new()))
     }
 
-    fn boot(&mut self, launch: Launch, fds: &[OwnedFd]) -> Result<(Booted, OwnedFd)> {
+    /// Answers the pidfd and, where it has one, the door.
+    fn boot(&mut self, launch: Launch, fds: &[OwnedFd]) -> Result<(Booted, Vec<OwnedFd>)> {
         let internal = |what: &str, error: &dyn std::fmt::Display| SandboxError::Internal(format!("{what}: {error}"));
         let room = self.disk.provision(&launch.id, launch.limits.workspace_bytes, Seen::Here)?;
         let group = self.cgroups.make(&launch.run, &launch.limits);
@@ -122,7 +123,7 @@ impl Spawner {
             Err(_) => None,
         };
         let started = start(&launch, &room, group.as_ref(), fds);
-        let (pid, pidfd) = match started {
+        let (pid, pidfd, door) = match started {
             Ok(started) => started,
             Err(error) => {
                 if let Some(group) = group {
@@ -134,7 +135,7 @@ impl Spawner {
         let ours = pidfd.try_clone().map_err(|error| internal("a descriptor", &error))?;
         let booted = Booted { pid, hard_memory: group.is_some(), hard_disk: room.hard, own_uid: room.own_uid };
         self.runs.insert(launch.run, Run { id: launch.id, pidfd: ours, group });
-        Ok((booted, pidfd))
+        Ok((booted, std::iter::once(pidfd).chain(door).collect()))
     }
 
     fn collect(&mut self, run: &str) -> Told {
@@ -171,7 +172,7 @@ fn end(run: &Run) {
 }
 
 /// Starts launcher and init and sees them through their steps.
-fn start(launch: &Launch, room: &Room, group: Option<&Group>, fds: &[OwnedFd]) -> Result<(i32, OwnedFd)> {
+fn start(launch: &Launch, room: &Room, group: Option<&Group>, fds: &[OwnedFd]) -> Result<(i32, OwnedFd, Option<OwnedFd>)> {
     let internal = |error: std::io::Error| SandboxError::Internal(format!("a sandbox could not be started: {error}"));
     let (ours, theirs) = pair().map_err(internal)?;
     set_socket_timeout(&ours, Timeout::Recv, Some(STEP)).map_err(|error| internal(error.into()))?;
@@ -197,7 +198,7 @@ fn start(launch: &Launch, room: &Room, group: Option<&Group>, fds: &[OwnedFd]) -
         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
         let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
     }
-    armed.map(|()| (pid, pidfd))
+    armed.map(|door| (pid, pidfd, door))
 }
 
 /// The launcher's way, until it says which process init is.
@@ -215,24 +216,24 @@ fn usher(ours: &OwnedFd, launcher: u32, room: &Room, group: Option<&Group>) -> R
         .try_for_each(|(file, text)| fs::write(proc.join(file), text));
     mapped.map_err(|error| SandboxError::Unavailable(format!("the sandbox's user could not be mapped: {error}")))?;
     send(ours, &Step::Mapped, &[]).map_err(internal)?;
-    match next(ours, |step| matches!(step, Step::Born(_)))? {
+    match next(ours, |step| matches!(step, Step::Born(_)))?.0 {
         Step::Born(pid) => Ok(pid),
         step => Err(SandboxError::Internal(format!("{step:?} came too early"))),
     }
 }
 
-/// Hands init its task, and waits until it is bound to our life.
-fn arm(ours: &OwnedFd, launch: &Launch, room: &Room, hard_memory: bool, fds: &[OwnedFd]) -> Result<()> {
+/// Hands init its task, and waits until it is bound to our life. Answers its door, where it has one.
+fn arm(ours: &OwnedFd, launch: &Launch, room: &Room, hard_memory: bool, fds: &[OwnedFd]) -> Result<Option<OwnedFd>> {
     let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     let step = Step::Launch { launch: Box::new(launch.clone()), workspace: room.workspace.clone(), hard_memory };
     send(ours, &step, &fds).map_err(|error| SandboxError::Internal(format!("init could not be told its task: {error}")))?;
-    next(ours, |step| matches!(step, Step::Armed)).map(drop)
+    next(ours, |step| matches!(step, Step::Armed)).map(|(_, mut fds)| fds.pop())
 }
 
-fn next(ours: &OwnedFd, right: impl Fn(&Step) -> bool) -> Result<Step> {
-    match expect(ours)?.0 {
-        Step::Failed(why) => Err(SandboxError::Unavailable(why)),
-        step if right(&step) => Ok(step),
-        step => Err(SandboxError::Internal(format!("{step:?} was not expected"))),
+fn next(ours: &OwnedFd, right: impl Fn(&Step) -> bool) -> Result<(Step, Vec<OwnedFd>)> {
+    match expect(ours)? {
+        (Step::Failed(why), _) => Err(SandboxError::Unavailable(why)),
+        (step, fds) if right(&step) => Ok((step, fds)),
+        (step, _) => Err(SandboxError::Internal(format!("{step:?} was not expected"))),
     }
 }

@@ -38,6 +38,8 @@ pub(in crate::sandbox) struct Launch {
     pub(in crate::sandbox) rootfs: PathBuf,
     /// No run without the kernel's own limits for memory and processes, and Landlock.
     pub(in crate::sandbox) strict: bool,
+    /// Whether it is to have a door to the server.
+    pub(in crate::sandbox) network: bool,
 }
 
 /// One process for the container engine to fence in, on a place that the spawner has made.
@@ -108,7 +110,7 @@ pub(in crate::sandbox) enum Ask {
 /// What the spawner answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) enum Told {
-    /// Descriptor: the pidfd of init; of a container, a pipe whose end ends it.
+    /// Descriptors: the pidfd of init; of a container, a pipe whose end ends it. Then its door, where it has one.
     Booted(Booted),
     Ended {
         oom: bool,
@@ -154,7 +156,7 @@ pub(super) enum Step {
         workspace: PathBuf,
         hard_memory: bool,
     },
-    /// From init: it dies with the spawner from now on, whatever comes.
+    /// From init: it dies with the spawner from now on, whatever comes. Descriptor: its door, where it has one.
     Armed,
     Failed(String),
 }

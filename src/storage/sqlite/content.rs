@@ -129,12 +129,22 @@ pub(super) fn restore(source: &Source, live: &Path, tenant: TenantId, health: &H
 /// Puts the file's configs and conversations into a new tenant's file. What was spent elsewhere is not spent here: answers cost nothing, and
 /// turns and logs stay with the host that charged for them.
 pub(super) fn import(source: &Source, target: &Connection, tenant: TenantId, health: &Health) -> Result<()> {
-    let free = |name: &str, value: &mut Value| {
-        if name == "cost" && *value != Value::Null {
-            *value = Value::Integer(0);
-        }
+    let free = |name: &str, value: &mut Value| match value {
+        value if name == "cost" && *value != Value::Null => *value = Value::Integer(0),
+        // What another host pinned may be anything here.
+        Value::Text(text) if name == "body" => *text = without_pin(text),
+        _ => {}
     };
     CONTENT.iter().try_for_each(|table| rows_copy(source, target, health, table, "INSERT", tenant, &free))
+}
+
+/// A config's text without the digest of its image.
+fn without_pin(body: &str) -> String {
+    let Ok(mut fields) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(body) else { return body.to_owned() };
+    match fields.shift_remove("workspace_image_digest") {
+        Some(_) => serde_json::Value::Object(fields).to_string(),
+        None => body.to_owned(),
+    }
 }
 
 /// Copies a table row by row, under the tenant's id; memory does not grow with it. `change` may change a column's value.

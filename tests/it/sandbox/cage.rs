@@ -142,7 +142,7 @@ impl Cage {
             bundle: Some(self.bundle.clone()),
             start: Start::Python { module: "tools".into(), path: Vec::new(), tools: Vec::new() },
             limits: SandboxLimits { workspace_bytes: 64 * MIB, ..SandboxLimits::usual(&self.config.limits) },
-            network: Vec::new(),
+            network: false,
             built_ins: BuiltIns { shell: true, read_file: true, write_file: true, list_files: true },
             secrets_in_shell: false,
             result_bytes_max: 256 * 1024,

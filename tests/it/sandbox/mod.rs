@@ -4,6 +4,7 @@
 mod bundles; // archives over the API
 mod cage;
 mod demo; // the examples, with the offline model
+mod egress; // the way out that is granted
 mod engine; // sandboxes that are containers
 mod host; // files, processes, sockets and secrets of the host and of other sandboxes
 mod kernel; // system calls, capabilities, devices, mounts
@@ -12,8 +13,8 @@ mod load; // many at once, and what they cost
 mod money; // loops on dry wallets
 mod runner; // tools made of functions, results, the protocol's descriptors
 mod shelf;
-mod turns;
+mod turns; // agents whose tools the server runs
 mod waste; // forks, floods, full disks
-mod work; // files in and out of a workspace // agents whose tools the server runs
+mod work; // files in and out of a workspace
 
 use cage::as_both;

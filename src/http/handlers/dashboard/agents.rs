@@ -108,7 +108,8 @@ fn config_of(call: &PageCall<'_>, fields: &Fields) -> Result<ConfigBody> {
     let (json, mut errors) = fields.json();
     let text = json.to_string();
     let body = match parse_json::<ConfigBody>(text.as_bytes()) {
-        Ok(body) => config_check(&body, &call.app.config.providers, &call.app.config.limits).map(|()| body),
+        Ok(body) => config_check(&body, &call.app.config.providers, &call.app.config.limits)
+            .map(|()| ConfigBody { workspace_image_digest: None, ..body }),
         Err(error) => Err(error),
     };
     match body {
@@ -170,7 +171,10 @@ fn make(call: PageCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let fields = fields_of(&call.request.form()?);
         let made = match config_of(&call, &fields) {
-            Ok(body) => call.store.config_create(&call.who, body).await,
+            Ok(body) => match call.app.yard.image_pinned(body).await {
+                Ok(body) => call.store.config_create(&call.who, body).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         match made {
@@ -190,7 +194,10 @@ fn save(call: PageCall<'_>) -> Answer<'_> {
         let known = call.store.config_get(id).await?;
         let fields = fields_of(&call.request.form()?);
         let saved = match config_of(&call, &fields) {
-            Ok(body) => call.store.config_replace(&call.who, id, body).await,
+            Ok(body) => match call.app.yard.image_pinned(body).await {
+                Ok(body) => call.store.config_replace(&call.who, id, body).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         match saved {
@@ -205,7 +212,10 @@ fn save(call: PageCall<'_>) -> Answer<'_> {
 
 fn delete(call: PageCall<'_>) -> Answer<'_> {
     Box::pin(async move {
-        call.store.config_delete(&call.who, id(call.request)?).await?;
+        let id = id(call.request)?;
+        call.store.config_delete(&call.who, id).await?;
+        // The row is marked: should this fail, the server's next start removes the workspace.
+        call.app.yard.reset(&call.who, &call.store, id).await?;
         Ok(Reply::see_other("/dashboard/agents?said=agent-deleted"))
     })
 }
@@ -251,7 +261,8 @@ fn restore(call: PageCall<'_>) -> Answer<'_> {
         call.store.config_get(id).await?;
         let (version, _) = version_of(&call, id).await?;
         config_check(&version.body, &call.app.config.providers, &call.app.config.limits)?;
-        call.store.config_replace(&call.who, id, version.body).await?;
+        let body = call.app.yard.image_pinned(version.body).await?;
+        call.store.config_replace(&call.who, id, body).await?;
         Ok(Reply::see_other(format!("/dashboard/agents/{id}?said=agent-restored")))
     })
 }

@@ -1,6 +1,7 @@
 //! Sandboxes that are containers: in a real Podman where there is one, and against an engine that checks every word where there is none or where
 //! one of this machine cannot be made to misbehave.
 
+mod config; // what the API makes of them
 mod podman;
 mod stand_in;
 

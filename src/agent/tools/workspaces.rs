@@ -1,0 +1,142 @@
+//! Workspaces: one a config, named so that its name says nothing of whose it is, kept until its config or tenant goes.
+
+use super::{
+    intake::start_of,
+    yard::{ToolAsk, Yard},
+};
+use crate::{
+    error::{Error, Result},
+    ids::{RequestId, TenantId},
+    sandbox::{BuiltIns, SandboxError, SandboxId, SandboxSpec},
+    storage::Storage,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
+
+/// Bytes on the way from one workspace into another.
+const MOVE_BYTES: usize = 256 * 1024;
+
+impl Yard {
+    /// The name of the config's workspace. One that was doomed is removed first, whatever kept that from being done before.
+    pub(super) async fn workspace(&self, ask: &ToolAsk<'_>, image: Option<&str>) -> Result<SandboxId> {
+        let name = match ask.store.sandbox_get(ask.config).await? {
+            Some(row) if row.destroying => {
+                self.destroy(&row.sandbox_id).await?;
+                ask.store.sandbox_gone(ask.config).await?;
+                sandbox_name(ask.tenant)
+            }
+            Some(row) => row.sandbox_id,
+            None if ask.store.sandbox_list().await?.len() >= self.limits.sandboxes_per_tenant_max => {
+                let detail = format!(
+                    "The tenant has {} workspaces, as many as it may; reset one that is not needed.",
+                    self.limits.sandboxes_per_tenant_max
+                );
+                return Err(Error::Conflict { detail });
+            }
+            None => sandbox_name(ask.tenant),
+        };
+        let row = ask.store.sandbox_used(ask.config, name).await?;
+        let id = named(&row.sandbox_id)?;
+        if !self.sandboxes.contained(image) || !self.sandboxes.seen_here_alone(&id) {
+            return Ok(id);
+        }
+        // A config that was given an image: its files go along into a workspace that the engine sees.
+        let new = named(&sandbox_name(ask.tenant))?;
+        let moved = self.moved(&self.plain_spec(id.clone(), None), &self.plain_spec(new.clone(), image)).await;
+        if let Err(error) = moved {
+            self.destroy(new.as_str()).await?;
+            return Err(Error::internal(format_args!("workspace {id} could not be moved into a container's: {error}")));
+        }
+        ask.store.sandbox_renamed(ask.config, new.as_str().to_owned()).await?;
+        self.destroy(id.as_str()).await?;
+        Ok(new)
+    }
+
+    async fn moved(&self, from: &SandboxSpec, to: &SandboxSpec) -> std::result::Result<(), SandboxError> {
+        let (mut writer, mut reader) = tokio::io::duplex(MOVE_BYTES);
+        // Each end goes with its side, so that neither waits for the other in vain.
+        let packing = async move { self.sandboxes.snapshot(from, &mut writer).await };
+        let laying = async move { self.sandboxes.restore(to, &mut reader).await };
+        let (packed, laid) = tokio::join!(packing, laying);
+        laid.and(packed.map(drop))
+    }
+
+    /// For work on a workspace's files: no bundle, no secret, no tool.
+    pub(super) fn plain_spec(&self, id: SandboxId, image: Option<&str>) -> SandboxSpec {
+        SandboxSpec {
+            id,
+            bundle: None,
+            start: start_of(None),
+            limits: self.limits_of(None),
+            network: false,
+            built_ins: BuiltIns::default(),
+            secrets_in_shell: false,
+            result_bytes_max: self.limits.sandbox_result_bytes_max,
+            image: image.map(str::to_owned),
+        }
+    }
+
+    pub(super) async fn destroy(&self, name: &str) -> Result<()> {
+        let Some(id) = SandboxId::new(name) else { return Ok(()) };
+        self.sandboxes.destroy(&id).await.map_err(|error| Error::internal(format_args!("workspace {name}: {error}")))
+    }
+
+    /// Removes the workspaces that an earlier life left: of tenants that are gone, of configs that are gone, of bundles that were tried out. What
+    /// belongs to a tenant whose file does not open stays.
+    pub async fn sweep(&self, data: &Path, storage: &Storage) -> Result<()> {
+        let folder = data.join("sandboxes");
+        let listing = tokio::task::spawn_blocking(move || {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
+        });
+        let names = listing.await.map_err(Error::internal)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        let tenants: HashMap<String, TenantId> = storage.tenants_known().await?.into_iter().map(|tenant| (tag(tenant), tenant)).collect();
+        let owners: HashSet<TenantId> = names.iter().filter_map(|name| tenants.get(name.split('-').next()?).copied()).collect();
+        let mut live = HashSet::new();
+        let mut looked_at = Vec::new();
+        for tenant in owners {
+            match storage.workspaces_kept(tenant).await {
+                Ok(kept) => {
+                    live.extend(kept.iter().filter_map(|name| SandboxId::new(name)));
+                    looked_at.push(tenant);
+                }
+                Err(error) => {
+                    tracing::warn!(%tenant, %error, "a tenant's workspaces are left alone: its file does not open");
+                    let own = names.iter().filter(|name| name.starts_with(&tag(tenant)));
+                    live.extend(own.filter_map(|name| SandboxId::new(name)));
+                }
+            }
+        }
+        match self.sandboxes.sweep(&live).await {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => tracing::info!(removed = removed.len(), "removed workspaces that nobody has any more"),
+            Err(error) => {
+                tracing::warn!(%error, "workspaces of an earlier run could not be looked through");
+                return Ok(());
+            }
+        }
+        for tenant in looked_at {
+            storage.workspaces_forget_doomed(tenant).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What stands for a tenant in names that its own processes may see: the same in every life, and no help in guessing its id.
+pub(super) fn tag(tenant: TenantId) -> String {
+    format!("t{}", &blake3::hash(tenant.to_string().as_bytes()).to_hex()[..16])
+}
+
+/// A name for a workspace.
+pub(super) fn sandbox_name(tenant: TenantId) -> String {
+    format!("{}-{}", tag(tenant), RequestId::new())
+}
+
+fn named(name: &str) -> Result<SandboxId> {
+    SandboxId::new(name).ok_or_else(|| Error::internal("a sandbox's row names none"))
+}
