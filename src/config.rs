@@ -343,6 +343,8 @@ limits! {
     provider_backoff_max_ms: ms = Duration::from_secs(20);
     /// Tenants whose files are open at once; 0 takes what the descriptor limit allows.
     tenants_open_max: count = 0;
+    /// Bytes of tenants' files that are kept in memory, shared out among those that are open; each keeps 64 to 512 KiB a connection.
+    page_cache_bytes_max: count = 64 * 1024 * 1024;
     /// Writes that wait for one tenant's file.
     tenant_queue_max: count = 1_024;
     /// Bytes of one tenant's file; 0 is no limit.

@@ -244,7 +244,7 @@ async fn follow(drive: &Drive, mut call: Call<Hold>, told: bool) -> (Ended, Hold
                 // A summary is for the model, not for whoever follows the turn.
                 Some(_) if !told => {}
                 Some(Piece::Text(text)) => {
-                    drive.feed.push(Event::Delta(text.into()));
+                    drive.feed.push(Event::Delta(text));
                     crate::failpoint::hit("after-piece");
                 }
                 // Where the server runs the tools, a client is told when they run.

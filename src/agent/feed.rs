@@ -7,8 +7,12 @@ use crate::{
     model::{ChatAnswer, ToolCall},
     money::Money,
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use std::{
+    future::poll_fn,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
 
 /// Something that happened in a turn.
 #[derive(Debug, Clone)]
@@ -21,7 +25,7 @@ pub enum Event {
         turn_id: TurnId,
     },
     /// The answer's text grew.
-    Delta(Arc<str>),
+    Delta(String),
     /// A complete tool call, for the client to run.
     ToolCall(Arc<ToolCall>),
     /// A tool begins to run on the server.
@@ -55,41 +59,79 @@ impl Event {
         matches!(self, Self::Completed(..) | Self::Failed(_))
     }
 
+    /// About what it weighs beside itself.
     fn bytes(&self) -> usize {
-        const AROUND: usize = 64;
-        AROUND
-            + match self {
-                Self::Delta(text) => text.len(),
-                Self::ToolCall(call) => {
-                    call.id.len() + call.name.len() + serde_json::to_string(&call.arguments).map_or(0, |text| text.len())
-                }
-                Self::ToolStarted(run) | Self::ToolFinished(run) => run.id.len() + run.name.len(),
-                Self::Completed(answer, _) => answer.response.as_ref().map_or(0, String::len),
-                Self::Started { .. } | Self::Failed(_) => 0,
-            }
+        match self {
+            Self::Delta(text) => text.len(),
+            Self::ToolCall(call) => call.id.len() + call.name.len() + serde_json::to_string(&call.arguments).map_or(0, |text| text.len()),
+            Self::ToolStarted(run) | Self::ToolFinished(run) => run.id.len() + run.name.len(),
+            Self::Completed(answer, _) => answer.response.as_ref().map_or(0, String::len),
+            Self::Started { .. } | Self::Failed(_) => 0,
+        }
     }
 }
 
 /// The events of one turn.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Feed {
     kept: Mutex<Kept>,
-    /// How many events there were so far.
-    count: watch::Sender<usize>,
-    /// Whether the last event is in: apart from the count, so that who wants nothing but the end is not woken by every piece.
-    over: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
-    events: Vec<Event>,
+    events: Vec<Slot>,
+    /// The text of all deltas, one behind the other.
+    text: String,
     bytes: usize,
     over: bool,
+    waiting: Vec<Waiting>,
 }
 
-impl Default for Feed {
-    fn default() -> Self {
-        Self { kept: Mutex::default(), count: watch::Sender::new(0), over: watch::Sender::new(false) }
+/// An event as it is kept. Pieces of text are short and many, and each on its own would weigh several times what it says.
+#[derive(Debug)]
+enum Slot {
+    Delta(Range<usize>),
+    Other(Box<Event>),
+}
+
+/// Who is to be woken. Whoever went away meanwhile is woken for nothing, once.
+#[derive(Debug)]
+struct Waiting {
+    /// By the last event alone, and not by every piece.
+    for_last: bool,
+    waker: Waker,
+}
+
+impl Kept {
+    fn wait(&mut self, for_last: bool, waker: &Waker) {
+        if !self.waiting.iter().any(|other| other.for_last == for_last && other.waker.will_wake(waker)) {
+            self.waiting.push(Waiting { for_last, waker: waker.clone() });
+        }
+    }
+
+    fn seen<'a>(&'a self, slot: &'a Slot) -> Seen<'a> {
+        match slot {
+            Slot::Delta(range) => Seen::Delta(self.text.get(range.clone()).unwrap_or_default()),
+            Slot::Other(event) => Seen::Other(event),
+        }
+    }
+}
+
+/// An event on its way to a reader.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen<'a> {
+    /// [`Event::Delta`].
+    Delta(&'a str),
+    /// Every other.
+    Other(&'a Event),
+}
+
+impl Seen<'_> {
+    fn owned(self) -> Event {
+        match self {
+            Self::Delta(text) => Event::Delta(text.to_owned()),
+            Self::Other(event) => event.clone(),
+        }
     }
 }
 
@@ -105,19 +147,35 @@ impl Feed {
 
     /// Adds an event; after the last one nothing is added any more.
     pub fn push(&self, event: Event) {
-        let (count, over) = {
+        let woken: Vec<Waiting> = {
             let mut kept = self.kept();
             if kept.over {
                 return;
             }
             kept.over = event.is_last();
-            kept.bytes += event.bytes();
-            kept.events.push(event);
-            (kept.events.len(), kept.over)
+            kept.bytes += event.bytes() + size_of::<Slot>();
+            match event {
+                Event::Delta(text) => {
+                    let from = kept.text.len();
+                    kept.text.push_str(&text);
+                    let slot = Slot::Delta(from..kept.text.len());
+                    kept.events.push(slot);
+                }
+                other => {
+                    kept.bytes += size_of::<Event>();
+                    kept.events.push(Slot::Other(Box::new(other)));
+                }
+            }
+            if kept.over {
+                kept.events.shrink_to_fit();
+                kept.text.shrink_to_fit();
+            }
+            let over = kept.over;
+            kept.waiting.extract_if(.., |waiting| over || !waiting.for_last).collect()
         };
-        self.count.send_replace(count);
-        if over {
-            self.over.send_replace(true);
+        // Outside of the lock, which whoever is woken takes next.
+        for waiting in woken {
+            waiting.waker.wake();
         }
     }
 
@@ -142,11 +200,13 @@ impl Feed {
     }
 }
 
+/// Events that a reader takes at once: while it does, nothing is added.
+const SEEN_AT_ONCE: usize = 64;
+
 /// One reader of a feed.
 #[derive(Debug, Clone)]
 pub struct Follower {
     feed: Arc<Feed>,
-    count: watch::Receiver<usize>,
     at: usize,
 }
 
@@ -158,37 +218,55 @@ impl Follower {
 
     /// Reads what follows the event with this sequence number; the first event's is 1.
     pub fn after(feed: Arc<Feed>, seq: usize) -> Self {
-        let count = feed.count.subscribe();
-        Self { feed, count, at: seq }
+        Self { feed, at: seq }
+    }
+
+    /// The sequence number of the event that was read last.
+    pub fn seq(&self) -> usize {
+        self.at
     }
 
     /// The last event and its sequence number, once it is in. Safe to drop half way.
     pub async fn last(&self) -> Option<(usize, Event)> {
-        let mut over = self.feed.over.subscribe();
-        // The sender lives in the feed that this follower holds.
-        over.wait_for(|over| *over).await.ok()?;
-        let kept = self.feed.kept();
-        kept.events.last().map(|event| (kept.events.len(), event.clone()))
+        poll_fn(|cx| {
+            let mut kept = self.feed.kept();
+            if kept.over {
+                let last = kept.events.last().map(|slot| kept.seen(slot).owned());
+                return Poll::Ready(last.map(|event| (kept.events.len(), event)));
+            }
+            kept.wait(true, cx.waker());
+            Poll::Pending
+        })
+        .await
     }
 
     /// The next event and its sequence number; nothing after the last. Safe to drop half way.
     pub async fn next(&mut self) -> Option<(usize, Event)> {
-        loop {
-            self.count.borrow_and_update();
-            {
-                let kept = self.feed.kept();
-                if let Some(event) = kept.events.get(self.at) {
-                    let event = event.clone();
-                    self.at += 1;
-                    return Some((self.at, event));
-                }
-                if kept.over {
-                    return None;
-                }
+        let mut next = None;
+        poll_fn(|cx| self.poll_some(cx, 1, &mut |seq, seen| next = Some((seq, seen.owned())))).await;
+        next
+    }
+
+    /// Reads what there is by now, some events at a time, with their sequence numbers; `false` after the last.
+    pub fn poll_each(&mut self, cx: &mut Context<'_>, each: &mut dyn FnMut(usize, Seen<'_>)) -> Poll<bool> {
+        self.poll_some(cx, SEEN_AT_ONCE, each)
+    }
+
+    fn poll_some(&mut self, cx: &mut Context<'_>, max: usize, each: &mut dyn FnMut(usize, Seen<'_>)) -> Poll<bool> {
+        let mut kept = self.feed.kept();
+        let some = kept.events.get(self.at..).unwrap_or_default().iter().take(max);
+        if some.len() > 0 {
+            for slot in some {
+                self.at += 1;
+                each(self.at, kept.seen(slot));
             }
-            // The sender lives in the feed that this follower holds.
-            self.count.changed().await.ok()?;
+            return Poll::Ready(true);
         }
+        if kept.over {
+            return Poll::Ready(false);
+        }
+        kept.wait(false, cx.waker());
+        Poll::Pending
     }
 }
 
@@ -205,19 +283,47 @@ mod tests {
         let feed = Arc::new(Feed::default());
         let mut early = Follower::new(Arc::clone(&feed));
         feed.push(delta("a"));
-        assert!(matches!(early.next().await, Some((1, Event::Delta(text))) if &*text == "a"));
+        assert!(matches!(early.next().await, Some((1, Event::Delta(text))) if text == "a"));
         let end = early.clone();
         let last = tokio::spawn(async move { end.last().await });
         let waiting = tokio::spawn(async move { early.next().await });
         feed.push(delta("b"));
         feed.push(Event::Failed(Error::TurnCancelled));
         feed.push(delta("after the end"));
-        assert!(matches!(waiting.await.unwrap(), Some((2, Event::Delta(text))) if &*text == "b"));
+        assert!(matches!(waiting.await.unwrap(), Some((2, Event::Delta(text))) if text == "b"));
         let mut late = Follower::after(feed, 2);
         assert!(matches!(late.next().await, Some((3, Event::Failed(_)))));
         assert!(late.next().await.is_none());
         for end in [last.await.unwrap(), late.last().await] {
             assert!(matches!(end, Some((3, Event::Failed(_)))), "the end is told once it is there, and later too");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_there_is_read_at_once_and_who_waits_for_the_end_is_not_woken_by_pieces() {
+        let feed = Arc::new(Feed::default());
+        let mut reader = Follower::new(Arc::clone(&feed));
+        let mut read = async || {
+            let mut texts = Vec::new();
+            let more = poll_fn(|cx| {
+                reader.poll_each(cx, &mut |seq, seen| match seen {
+                    Seen::Delta(text) => texts.push(format!("{seq}{text}")),
+                    Seen::Other(_) => texts.push(format!("{seq}!")),
+                })
+            });
+            (more.await, texts)
+        };
+        feed.push(delta("a"));
+        feed.push(delta("bc"));
+        assert_eq!(read().await, (true, vec!["1a".to_owned(), "2bc".to_owned()]));
+        let last = Follower::new(Arc::clone(&feed));
+        let waiting = tokio::spawn(async move { last.last().await });
+        tokio::task::yield_now().await;
+        feed.push(delta("d"));
+        assert!(feed.kept().waiting.iter().any(|waiting| waiting.for_last), "still asleep");
+        feed.push(Event::Failed(Error::TurnCancelled));
+        assert_eq!(read().await, (true, vec!["3d".to_owned(), "4!".to_owned()]));
+        assert_eq!(read().await, (false, vec![]));
+        assert!(waiting.await.unwrap().is_some());
     }
 }

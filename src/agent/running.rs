@@ -339,7 +339,7 @@ mod tests {
         let end = |bytes: usize| {
             let turn = TurnId::new();
             let guard = running.turn_begin(tenant, turn);
-            guard.entry.feed.push(super::super::feed::Event::Delta("x".repeat(bytes).into()));
+            guard.entry.feed.push(super::super::feed::Event::Delta("x".repeat(bytes)));
             turn
         };
         let turns = [end(1_000), end(3_000), end(1_000), end(1_000), end(1_000)];

@@ -48,12 +48,13 @@ pub(super) async fn connection(
     let _open = door.app.metrics.connection_opened();
     // Small answers and events should not wait for more; on a broken socket the first read will tell.
     stream.set_nodelay(true).ok();
+    // Boxed, so that a connection without TLS has no room for one with it.
     match certificate {
-        None => http(door, stream, peer, watcher).await,
+        None => Box::pin(http(door, stream, peer, watcher)).await,
         Some(certificate) => {
             let time = door.app.config.limits.header_timeout_ms;
             match timeout(time, certificate.acceptor().accept(stream)).await {
-                Ok(Ok(stream)) => http(door, stream, peer, watcher).await,
+                Ok(Ok(stream)) => Box::pin(http(door, stream, peer, watcher)).await,
                 Ok(Err(error)) => {
                     tracing::debug!(%peer, %error, "no TLS handshake");
                     // A load balancer that only looks whether we listen went away, no more.
@@ -83,6 +84,7 @@ async fn http(door: Arc<Door>, io: impl AsyncRead + AsyncWrite + Unpin + Send + 
         })
     };
     let serving = watcher.watch(builder.serve_connection(TokioIo::new(io), service).into_owned());
+    drop(builder);
     tokio::pin!(serving);
     // hyper's own timer starts only when it knows which HTTP is spoken; this one also covers a client that says nothing at all.
     let ended = tokio::select! {

@@ -81,7 +81,7 @@ fn succeed(app: &App, reply: Reply, headers: &mut HeaderMap) -> (u16, Out) {
             (status, "text/html; charset=utf-8", Out::whole(body.into()), extra)
         }
         Reply::Pieces { content_type, pieces, headers } => {
-            (200, content_type, Out::Events(EventBody::new(pieces, NO_COMMENT, Box::new(()))), headers)
+            (200, content_type, Out::Events(EventBody::new(Box::new(pieces), NO_COMMENT, Box::new(()))), headers)
         }
         Reply::SeeOther { to, headers: extra } => {
             put(headers, "location", &to);

@@ -1,5 +1,6 @@
 //! What a handler is given and what it gives back. Handlers see these types, never hyper's.
 
+use super::sse::Events;
 use crate::{
     app::App,
     error::{Error, FieldError, Result},
@@ -120,7 +121,7 @@ pub enum Reply {
     /// 204.
     Nothing,
     /// Server-sent events; see `http::sse`.
-    Events { events: tokio::sync::mpsc::Receiver<Bytes>, headers: Headers },
+    Events { events: Box<dyn Events>, headers: Headers },
     /// A page or asset from the binary.
     Page { content_type: &'static str, body: Bytes, headers: Headers },
     /// A page of the dashboard, or a part of one.

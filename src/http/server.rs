@@ -159,7 +159,7 @@ mod tests {
                     tokio::time::sleep(Duration::from_millis(120)).await;
                 }
             });
-            Ok(Reply::Events { events, headers: Vec::new() })
+            Ok(Reply::Events { events: Box::new(events), headers: Vec::new() })
         })
     }
 

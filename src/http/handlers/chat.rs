@@ -3,7 +3,7 @@
 use crate::{
     agent::{
         Chat, Reading,
-        feed::{Event, Follower},
+        feed::{Event, Follower, Seen},
     },
     app::App,
     error::{Error, Result},
@@ -13,7 +13,7 @@ use crate::{
         endpoint::{Answer, Endpoint, Handler},
         problem::problem_of,
         refused,
-        sse::{EVENTS_QUEUED_MAX, event_bytes},
+        sse::{Events, event_write},
     },
     ids::{ConfigId, RequestId, TurnId},
     model::{ChatAnswer, ChatInput, Role},
@@ -23,8 +23,8 @@ use crate::{
 };
 use bytes::Bytes;
 use serde::Serialize;
-use std::time::Duration;
-use tokio::sync::mpsc;
+use std::task::{Context, Poll};
+use tokio::time::{Instant, Interval, interval_at};
 use utoipa::ToSchema;
 
 const TAG: &str = "Chat";
@@ -131,14 +131,15 @@ async fn chat(call: &TenantCall<'_>) -> Result<Reply> {
             trace: request.header("traceparent").and_then(TraceParent::parse),
         })
         .await?;
-    let Reading { mut follower, turn, replayed, available } = reading;
+    let Reading { follower, turn, replayed, available } = reading;
     let reply = if stream {
         // Before the first event an error is a plain problem with its status.
-        let first = follower.next().await.ok_or_else(|| Error::internal("a turn without an event"))?;
-        if let Event::Failed(error) = first.1 {
-            return Err(error);
+        match follower.clone().next().await {
+            Some((_, Event::Failed(error))) => return Err(error),
+            Some(_) => {}
+            None => return Err(Error::internal("a turn without an event")),
         }
-        let events = watched(call, Some(first), follower, request.id);
+        let events = Box::new(Watch::new(call, follower));
         with_credit(call, Reply::Events { events, headers: Vec::new() }, available).await
     } else {
         plain(call, &follower).await?
@@ -201,82 +202,66 @@ fn turn_stream(call: TenantCall<'_>) -> Answer<'_> {
             Some(text) => text.parse().map_err(|_| Error::invalid("Last-Event-ID", "expected the number of an event of this turn"))?,
         };
         let follower = call.app.agent.turn_follow(&call.who, turn, after)?;
-        let events = watched(&call, None, follower, call.request.id);
+        let events = Box::new(Watch::new(&call, follower));
         Ok(Reply::Events { events, headers: Vec::new() }.with_header("x-turn-id", turn))
     })
 }
 
-/// Feeds a stream's channel from a turn, as long as the client reads and its key stands.
-fn watched(call: &TenantCall<'_>, first: Option<(usize, Event)>, follower: Follower, request: RequestId) -> mpsc::Receiver<Bytes> {
-    let (sender, receiver) = mpsc::channel(EVENTS_QUEUED_MAX);
-    let watch = Watch { app: call.app.clone(), who: call.who.clone(), request, sender };
-    tokio::spawn(watch.run(first, follower));
-    receiver
-}
-
+/// A turn's events for a client, as long as its key stands.
 struct Watch {
     app: App,
     who: Principal,
     request: RequestId,
-    sender: mpsc::Sender<Bytes>,
+    follower: Follower,
+    /// When the key is looked at again.
+    check: Interval,
+    over: bool,
 }
 
 impl Watch {
-    async fn run(self, first: Option<(usize, Event)>, mut follower: Follower) {
-        let mut seq = 0;
-        if let Some((at, event)) = first {
-            seq = at;
-            if !self.pass_on(at, event).await {
-                return;
-            }
-        }
-        let every: Duration = self.app.config.limits.stream_check_ms;
-        let mut check = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
-        loop {
-            tokio::select! {
-                next = follower.next() => {
-                    let Some((at, event)) = next else { return };
-                    seq = at;
-                    if !self.pass_on(at, event).await {
-                        return;
-                    }
-                }
-                _ = check.tick() => {
-                    if let Err(error) = self.app.storage.principal_again(&self.who) {
-                        // The turn goes on; only this reader has lost its right to read along.
-                        self.pass_on(seq + 1, Event::Failed(error)).await;
-                        return;
-                    }
-                }
-                () = self.sender.closed() => return,
-            }
-        }
+    fn new(call: &TenantCall<'_>, follower: Follower) -> Self {
+        let every = call.app.config.limits.stream_check_ms;
+        let check = interval_at(Instant::now() + every, every);
+        Self { app: call.app.clone(), who: call.who.clone(), request: call.request.id, follower, check, over: false }
     }
+}
 
-    /// Sends one event; false when nobody reads any more.
-    async fn pass_on(&self, seq: usize, event: Event) -> bool {
-        match self.written(seq as u64, event) {
-            Ok(bytes) => self.sender.send(bytes).await.is_ok(),
-            Err(error) => {
-                tracing::error!(%error, "an event could not be written");
-                false
+impl Events for Watch {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let mut out = Vec::new();
+        while self.check.poll_tick(cx).is_ready() {
+            if let Err(error) = self.app.storage.principal_again(&self.who) {
+                // The turn goes on; only this reader has lost its right to read along.
+                event(&self.app, self.request, &mut out, self.follower.seq() + 1, Seen::Other(&Event::Failed(error)));
+                self.over = true;
+                return Poll::Ready(Some(out.into()));
             }
         }
+        let Self { app, request, follower, over, .. } = self;
+        let read = follower.poll_each(cx, &mut |seq, seen| *over = *over || !event(app, *request, &mut out, seq, seen));
+        read.map(|more| more.then(|| out.into()))
     }
+}
 
-    fn written(&self, seq: u64, event: Event) -> Result<Bytes> {
-        match event {
-            Event::Started { conversation_id, turn_id } => {
-                event_bytes(seq, "turn.started", &serde_json::json!({"conversation_id": conversation_id, "turn_id": turn_id}))
-            }
-            Event::Delta(text) => event_bytes(seq, "message.delta", &Delta { text: &text }),
-            Event::ToolCall(call) => event_bytes(seq, "tool_call", &*call),
-            Event::ToolStarted(run) => event_bytes(seq, "tool.started", &*run),
-            Event::ToolFinished(run) => event_bytes(seq, "tool.finished", &*run),
-            Event::Completed(answer, _) => event_bytes(seq, "turn.completed", &*answer),
-            Event::Failed(error) => event_bytes(seq, "error", &problem_of(&error).json(self.request, &error_docs(&self.app))),
+/// Writes one event as a client sees it. One that cannot be written is a defect, behind which nothing may follow: false.
+fn event(app: &App, request: RequestId, out: &mut Vec<u8>, seq: usize, seen: Seen<'_>) -> bool {
+    let seq = seq as u64;
+    let written = match seen {
+        Seen::Delta(text) => event_write(out, seq, "message.delta", &Delta { text }),
+        Seen::Other(Event::Delta(text)) => event_write(out, seq, "message.delta", &Delta { text }),
+        Seen::Other(Event::Started { conversation_id, turn_id }) => {
+            event_write(out, seq, "turn.started", &serde_json::json!({"conversation_id": conversation_id, "turn_id": turn_id}))
         }
-    }
+        Seen::Other(Event::ToolCall(call)) => event_write(out, seq, "tool_call", &**call),
+        Seen::Other(Event::ToolStarted(run)) => event_write(out, seq, "tool.started", &**run),
+        Seen::Other(Event::ToolFinished(run)) => event_write(out, seq, "tool.finished", &**run),
+        Seen::Other(Event::Completed(answer, _)) => event_write(out, seq, "turn.completed", &**answer),
+        Seen::Other(Event::Failed(error)) => event_write(out, seq, "error", &problem_of(error).json(request, &error_docs(app))),
+    };
+    written.inspect_err(|error| tracing::error!(%error, "an event could not be written")).is_ok()
 }
 
 #[derive(Serialize)]

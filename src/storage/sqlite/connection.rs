@@ -112,6 +112,11 @@ pub(super) fn limit(conn: &Connection, bytes_max: Option<u64>) -> rusqlite::Resu
     conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
 }
 
+/// Bounds what a connection keeps of the file's pages; what is too much is let go.
+pub(super) fn cache_limit(conn: &Connection, kib: usize) -> rusqlite::Result<()> {
+    conn.execute_batch(&format!("PRAGMA cache_size = -{kib}"))
+}
+
 /// Has the file's changes written to a log first, for good.
 fn log_ahead(conn: &Connection) -> rusqlite::Result<()> {
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;

@@ -3,6 +3,7 @@
 use super::{
     connection::{self, Use},
     errors::{Health, Told},
+    page_cache::{PageCache, Shared},
     tx::SqliteTx,
 };
 use crate::{
@@ -35,6 +36,7 @@ pub(super) struct Settings {
     pub read_timeout: Duration,
     pub bytes_max: Option<u64>,
     pub readers_max: u32,
+    pub page_cache: Arc<PageCache>,
     /// r2d2 opens connections on these; all pools share them.
     pub threads: Arc<ScheduledThreadPool>,
 }
@@ -48,6 +50,7 @@ pub(super) struct Database {
     read_timeout: Duration,
     /// What the file may grow to; the writer is told at its next write.
     bytes_max: Mutex<Option<u64>>,
+    page_cache: Shared,
     /// A commit failed: what it wrote may lie unfinished in the log, where a crash could bring it back.
     log_is_doubtful: AtomicBool,
 }
@@ -77,6 +80,7 @@ impl Database {
             busy: settings.busy,
             read_timeout: settings.read_timeout,
             bytes_max: Mutex::new(settings.bytes_max),
+            page_cache: settings.page_cache.join(),
             log_is_doubtful: AtomicBool::new(false),
         }
     }
@@ -156,7 +160,13 @@ impl Database {
     }
 
     fn take(&self, pool: &Pool<Source>) -> Result<PooledConnection<Source>> {
-        pool.get().map_err(|_| Error::Overloaded { retry_after: self.busy })
+        let mut link = pool.get().map_err(|_| Error::Overloaded { retry_after: self.busy })?;
+        let kib = self.page_cache.kib();
+        if link.cache_kib != Some(kib) {
+            connection::cache_limit(link.conn(&self.health)?, kib).told(&self.health)?;
+            link.cache_kib = Some(kib);
+        }
+        Ok(link)
     }
 }
 
@@ -201,6 +211,8 @@ pub(super) struct Link {
     opened: rusqlite::Result<Connection>,
     /// How large the file may grow through it.
     bytes_max: Option<u64>,
+    /// What it keeps of the file's pages, once that was said.
+    cache_kib: Option<usize>,
     /// Not to be used again.
     broken: bool,
 }
@@ -221,7 +233,7 @@ impl ManageConnection for Source {
     fn connect(&self) -> std::result::Result<Link, Infallible> {
         let first = self.first.lock().take();
         let opened = first.map_or_else(|| self.manager.connect(), Ok);
-        Ok(Link { opened, bytes_max: self.bytes_max, broken: false })
+        Ok(Link { opened, bytes_max: self.bytes_max, cache_kib: None, broken: false })
     }
 
     fn is_valid(&self, _link: &mut Link) -> std::result::Result<(), Infallible> {

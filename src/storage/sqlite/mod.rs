@@ -13,6 +13,7 @@ mod export;
 mod files;
 mod heads;
 mod log_file;
+mod page_cache;
 mod queue;
 mod restore;
 mod search;
@@ -37,6 +38,7 @@ use directory::Directory;
 use errors::Told;
 use files::TenantFiles;
 use heads::Heads;
+use page_cache::PageCache;
 use parking_lot::Mutex;
 use queue::Queue;
 pub(super) use restore::restore_all;
@@ -113,6 +115,7 @@ impl Sqlite {
             read_timeout: limits.read_timeout_ms,
             bytes_max: None,
             readers_max: CATALOG_READERS_MAX,
+            page_cache: PageCache::new(limits.page_cache_bytes_max),
             threads: Arc::new(threads),
         };
         let catalog = catalog::open(&directory, mode, &settings)?;

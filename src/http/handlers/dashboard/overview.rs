@@ -136,7 +136,7 @@ fn events(call: PageCall<'_>) -> Answer<'_> {
         let (sender, events) = mpsc::channel(EVENTS_QUEUED_MAX);
         let watch = Watch { app: call.app.clone(), who: call.who.clone(), store: call.store.clone(), sender };
         tokio::spawn(watch.run());
-        Ok(Reply::Events { events, headers: Vec::new() })
+        Ok(Reply::Events { events: Box::new(events), headers: Vec::new() })
     })
 }
 
