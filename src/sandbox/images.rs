@@ -60,6 +60,11 @@ impl Sandboxes {
         image.is_some() || self.settings().backend == SandboxBackend::Engine
     }
 
+    /// Whether there is a workspace of this name.
+    pub fn has_place(&self, id: &SandboxId) -> bool {
+        self.place(id).exists()
+    }
+
     /// Whether a workspace lies in a disk image, which no container engine can show to a container.
     pub fn seen_here_alone(&self, id: &SandboxId) -> bool {
         self.place(id).join("image").exists()

@@ -162,7 +162,7 @@ impl Sandboxes {
     }
 
     fn python(&self, work: &[String], contained: bool) -> Work {
-        let args = ["-I", "-B", native::RUNNER].map(str::to_owned).into_iter().chain(work.iter().cloned()).collect();
+        let args = ["-I", "-B", runner::MAIN].map(str::to_owned).into_iter().chain(work.iter().cloned()).collect();
         // Where an image has its Python, its PATH knows.
         let program = if contained { "python3".to_owned() } else { self.inner.settings.python.to_string_lossy().into_owned() };
         Work { program, args, env: Vec::new(), secrets: Vec::new() }

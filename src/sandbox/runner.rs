@@ -1,12 +1,21 @@
-//! The runner: one file of Python in this binary, which serves a bundle's functions as MCP tools. Init lays it into each sandbox; the server
-//! tells it on its stdin's first line what to serve, and the secrets.
+//! The runner: Python in this binary, which serves a bundle's functions as MCP tools. Init lays it into each sandbox; the server tells it on its
+//! stdin's first line what to serve, and the secrets. Its parts are files of their own, so that none is read before it is needed.
 
 use super::{SandboxSpec, Secrets, Start};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-/// The runner itself.
-pub(super) const SOURCE: &str = include_str!("runner.py");
+/// Where its files lie in a sandbox.
+pub(super) const HOME: &str = "/run/nimblesite";
+/// The one that is started.
+pub(super) const MAIN: &str = "/run/nimblesite/runner.py";
+/// All of them.
+pub(super) const FILES: [(&str, &str); 4] = [
+    ("runner.py", include_str!("runner/runner.py")),
+    ("built_in.py", include_str!("runner/built_in.py")),
+    ("files.py", include_str!("runner/files.py")),
+    ("hints.py", include_str!("runner/hints.py")),
+];
 
 /// The first line: what to serve. None where something else than the runner is started.
 pub(super) fn task(spec: &SandboxSpec, secrets: &Secrets) -> Option<Zeroizing<Vec<u8>>> {

@@ -134,7 +134,9 @@ impl Inner {
     fn part_and_its_arguments(&self, data: OsString) -> Vec<OsString> {
         let settings = &self.settings;
         match self.part {
-            Part::Spawner => vec![COMMAND.into(), "spawner".into(), data, settings.uid_base.to_string().into()],
+            Part::Spawner => {
+                vec![COMMAND.into(), "spawner".into(), data, settings.uid_base.to_string().into(), settings.rootfs.clone().into_os_string()]
+            }
             Part::Keeper => {
                 let socket = settings.engine_socket.clone().unwrap_or_else(super::images::socket_of_this_machine);
                 vec![COMMAND.into(), "keeper".into(), data, socket.into_os_string(), settings.engine_runtime.clone().into()]

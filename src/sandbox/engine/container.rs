@@ -2,8 +2,9 @@
 //! its user, entry point, health check or volumes is overridden here.
 
 use super::{
-    RUNNER, SandboxError,
+    SandboxError,
     ground::{Ground, Kind},
+    runner,
 };
 use crate::sandbox::{Result, native::wire::Contain};
 use bollard::models::{
@@ -55,7 +56,7 @@ pub(super) fn preamble(contain: &Contain) -> Zeroizing<Vec<u8>> {
 /// The body of the request that makes the container. `volumes` are the image's.
 pub(super) fn body(contain: &Contain, ground: &Ground, volumes: &[String]) -> Result<ContainerCreateBody> {
     let launch = &contain.launch;
-    let mut mounts = vec![bind(&contain.place.workspace, "/workspace", false)?, bind(&ground.runner, RUNNER, true)?];
+    let mut mounts = vec![bind(&contain.place.workspace, "/workspace", false)?, bind(&ground.runner, runner::HOME, true)?];
     if let Some(bundle) = &launch.bundle {
         mounts.push(bind(bundle, "/bundle", true)?);
     }
@@ -180,7 +181,7 @@ mod tests {
                 id: SandboxId::new("abc").unwrap(),
                 bundle: Some("/data/bundles/x".into()),
                 program: "/usr/bin/python3".to_owned(),
-                args: vec!["-I".to_owned(), RUNNER.to_owned()],
+                args: vec!["-I".to_owned(), runner::MAIN.to_owned()],
                 env: vec![("HOME".to_owned(), "/workspace".to_owned())],
                 limits: SandboxLimits { memory_bytes: 512 << 20, pids: 128, workspace_bytes: 1 << 30, cpu_millis: 1_500 },
                 rootfs: "/".into(),
@@ -199,7 +200,7 @@ mod tests {
             name: "Docker 29".to_owned(),
             server: "0123".to_owned(),
             runtime: Some("runsc".to_owned()),
-            runner: "/data/engine/runner.py".into(),
+            runner: "/data/engine/runner".into(),
             seccomp: "{}".to_owned(),
         }
     }
@@ -236,7 +237,7 @@ mod tests {
                 "ShmSize": 16_777_216,
                 "Mounts": [
                     bind("/data/sandboxes/abc/workspace", "/workspace", false),
-                    bind("/data/engine/runner.py", "/run/nimblesite/runner.py", true),
+                    bind("/data/engine/runner", "/run/nimblesite", true),
                     bind("/data/bundles/x", "/bundle", true),
                 ],
                 "Runtime": "runsc",

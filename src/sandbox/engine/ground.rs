@@ -128,8 +128,13 @@ impl Files {
     fn lay_out(data: &Path) -> io::Result<Self> {
         let folder = data.join("engine");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        let (name, runner, seccomp) = (folder.join("id"), folder.join("runner.py"), folder.join("seccomp.json"));
-        write(&runner, runner::SOURCE)?;
+        let (name, runner, seccomp) = (folder.join("id"), folder.join("runner"), folder.join("seccomp.json"));
+        // Whoever runs in a container reads it, whatever user that is; the data directory keeps others of the host away.
+        fs::DirBuilder::new().recursive(true).create(&runner)?;
+        fs::set_permissions(&runner, fs::Permissions::from_mode(0o755))?;
+        for (name, text) in runner::FILES {
+            write(&runner.join(name), text)?;
+        }
         write(&seccomp, &native::seccomp_profile())?;
         let known = fs::read_to_string(&name).ok().filter(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let server = match known {
@@ -166,7 +171,7 @@ mod tests {
         assert_ne!(first.server, Files::lay_out(tempfile::tempdir().unwrap().path()).unwrap().server);
         fs::write(data.path().join("engine/id"), "=evil").unwrap();
         assert_eq!(Files::lay_out(data.path()).unwrap().server.len(), 32);
-        assert!(fs::read_to_string(first.runner).unwrap().contains("def "));
+        assert!(fs::read_to_string(first.runner.join("runner.py")).unwrap().contains("def "));
         serde_json::from_str::<serde_json::Value>(&fs::read_to_string(first.seccomp).unwrap()).unwrap();
     }
 }

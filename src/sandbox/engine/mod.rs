@@ -15,4 +15,4 @@ mod life;
 
 pub(super) use keeper::run;
 
-use super::{SandboxError, native::RUNNER};
+use super::{SandboxError, runner};

@@ -17,7 +17,6 @@ mod seccomp;
 mod spawner;
 pub(super) mod wire;
 
-pub(super) use mounts::RUNNER;
 pub(super) use network::PORT;
 pub(super) use seccomp::profile as seccomp_profile;
 

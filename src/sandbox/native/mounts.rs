@@ -28,9 +28,6 @@ const GROUP: &str = "root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n";
 const TMP_BYTES: u64 = 64 << 20;
 const SHM_BYTES: u64 = 16 << 20;
 
-/// Where the runner lies in a sandbox.
-pub(in crate::sandbox) const RUNNER: &str = "/run/nimblesite/runner.py";
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
     Read,
@@ -96,7 +93,7 @@ impl Sources {
         let base = ["/tmp", "/run", "/mnt", "/var"].into_iter().find(|path| Path::new(path).is_dir()).unwrap_or("/tmp");
         tmpfs(base, 4 << 20, 0o755).map_err(|error| said("a root in memory", error))?;
         chdir(base).map_err(|error| said("chdir", error.into()))?;
-        for name in ["proc", "dev/shm", "tmp", "workspace", "bundle", "etc", "run/nimblesite", "usr"] {
+        for name in ["proc", "dev/shm", "tmp", "workspace", "bundle", "etc", &runner::HOME[1..], "usr"] {
             fs::create_dir_all(name).map_err(|error| said(name, error))?;
         }
         let texts = [
@@ -105,10 +102,12 @@ impl Sources {
             ("etc/hosts", "127.0.0.1 localhost\n"),
             ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
             ("etc/resolv.conf", ""),
-            (&RUNNER[1..], runner::SOURCE),
         ];
         for (name, text) in texts {
             fs::write(name, text).map_err(|error| said(name, error))?;
+        }
+        for (name, text) in runner::FILES {
+            fs::write(Path::new(&runner::HOME[1..]).join(name), text).map_err(|error| said(name, error))?;
         }
         for (name, target) in &self.links {
             symlink(target, name).map_err(|error| said(name, error))?;
@@ -139,6 +138,45 @@ impl Sources {
 pub(super) fn part_from_host() -> Result<(), String> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|error| format!("the mounts could not be parted from the host's: {error}"))
+}
+
+/// Of the host, beside what is named: where programs, devices and groups are.
+const NEEDED: [&str; 10] = ["/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr", "/"];
+
+/// Unmounts, in this process's own namespace, what no sandbox will need. A copy of a mount keeps its disk busy for whoever unmounts it later, and
+/// lives as long as the namespace does.
+pub(super) fn let_go(kept: &[&Path]) {
+    let program = std::env::current_exe().unwrap_or_default();
+    let kept: Vec<&Path> = kept.iter().copied().chain(NEEDED.map(Path::new)).chain([program.as_path()]).collect();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for at in mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped) {
+        // On the way to what is kept, or below it; everything is below the root, which keeps nothing.
+        let needed = kept.iter().any(|kept| kept.starts_with(&at) || (*kept != Path::new("/") && at.starts_with(kept)));
+        if !needed {
+            // One that is gone with the one above it, or cannot go, is as it was.
+            let _ = unmount(&at, UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// The kernel writes blanks, tabs, line ends and backslashes of a path as three octal digits.
+fn unescaped(text: &str) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((byte, behind)) = rest.split_first() {
+        let code = behind.get(..3).filter(|_| *byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(code) => {
+                bytes.push(code);
+                rest = &behind[3..];
+            }
+            None => {
+                bytes.push(*byte);
+                rest = behind;
+            }
+        }
+    }
+    std::ffi::OsString::from_vec(bytes).into()
 }
 
 fn tmpfs(at: &str, bytes: u64, mode: u32) -> io::Result<()> {

@@ -4,7 +4,7 @@
 use super::{
     cgroup::{Cgroups, Group},
     disk::{self, Disk, Room, Seen},
-    raw,
+    mounts, raw,
     wire::{Ask, Booted, Launch, Place, Step, Told, expect, pair, receive, send},
 };
 use crate::sandbox::{Result, SandboxError, SandboxId, Usage};
@@ -22,7 +22,7 @@ use std::{
     ffi::OsString,
     fs,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -45,7 +45,7 @@ struct Run {
 }
 
 pub(super) fn run(socket: BorrowedFd<'_>, args: Vec<OsString>) {
-    let [data, uid_base] = args.as_slice() else { return };
+    let [data, uid_base, rootfs] = args.as_slice() else { return };
     let Some(uid_base) = uid_base.to_str().and_then(|text| text.parse().ok()) else { return };
     // A signal to the terminal's processes is the server's to act on; and orphans of the launcher are to be ours.
     let _ = setsid();
@@ -59,6 +59,7 @@ pub(super) fn run(socket: BorrowedFd<'_>, args: Vec<OsString>) {
         if parted.is_err() {
             return;
         }
+        mounts::let_go(&[Path::new(data), Path::new(rootfs)]);
     }
     let mut spawner =
         Spawner { cgroups: Cgroups::find(), disk: Disk::new(&PathBuf::from(data), uid_base), runs: BTreeMap::new(), sweepers: Vec::new() };
