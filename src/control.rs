@@ -4,9 +4,11 @@
 //! directory (0700) and the socket (0600) are the credential: whoever can connect may read the files anyway.
 
 use crate::{
+    agent::tools::Yard,
     app::App,
     error::{Error, Result},
     ids::TenantId,
+    storage::Storage,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -38,6 +40,11 @@ pub enum Ask {
         /// Which.
         tenant_id: TenantId,
     },
+    /// Pack a tenant's workspaces into a folder, which is the asker's to remove.
+    WorkspacesPack {
+        /// Whose.
+        tenant_id: TenantId,
+    },
     /// Bring a tenant's content back from an exported file.
     TenantRestore {
         /// Which.
@@ -62,6 +69,11 @@ pub enum Told {
     },
     /// Done.
     Done,
+    /// The workspaces are in this folder.
+    Packed {
+        /// Its whole path.
+        folder: PathBuf,
+    },
     /// The tenant is gone.
     Deleted {
         /// Backups of it that could not be reached.
@@ -156,6 +168,10 @@ async fn act(ask: Ask, desk: &Desk) -> Told {
                 Err(error) => Told::Refused { message: error.to_string() },
             }
         }
+        Ask::WorkspacesPack { tenant_id } => match workspaces_pack(&desk.app.storage, &desk.app.yard, tenant_id).await {
+            Ok(folder) => Told::Packed { folder },
+            Err(error) => Told::Refused { message: error.to_string() },
+        },
         Ask::TenantRestore { tenant_id, file } => {
             tracing::info!(%tenant_id, "a tenant's content is restored by the operator");
             let storage = &desk.app.storage;
@@ -167,6 +183,13 @@ async fn act(ask: Ask, desk: &Desk) -> Told {
             }
         }
     }
+}
+
+/// Packs a tenant's workspaces for the operator, in the process that has the data directory's lock; answers the folder.
+pub async fn workspaces_pack(storage: &Storage, yard: &Yard, tenant: TenantId) -> Result<PathBuf> {
+    let (store, held) = storage.workspaces_pack_begin(&storage.operator_here(), tenant).await?;
+    yard.pack(&store, storage, held.packing()?).await?;
+    Ok(held.keep())
 }
 
 /// Asks the running server. `None` when none runs: no socket, or one that a dead server left.

@@ -8,9 +8,11 @@ use super::{
     parse, runtime,
 };
 use crate::{
+    agent::tools::Yard,
     control,
     ids::TenantId,
     model,
+    sandbox::Sandboxes,
     storage::{Mode, Storage},
 };
 use clap::Subcommand;
@@ -66,6 +68,9 @@ pub(super) enum Tenant {
         id: TenantId,
         /// The file to make; nothing is overwritten
         file: PathBuf,
+        /// Take the files of sandboxed configs' workspaces along; `import` brings them back
+        #[arg(long)]
+        workspaces: bool,
     },
     /// Make a tenant of an exported file: its configs and conversations under a new id, with no money
     Import {
@@ -98,7 +103,13 @@ impl Tenant {
             Self::Suspend { id } => desk.with_storage(async |room| suspend(room, id, true).await),
             Self::Resume { id } => desk.with_storage(async |room| suspend(room, id, false).await),
             Self::Limit { id, size, .. } => desk.with_storage(async |room| limit(room, id, size).await),
-            Self::Export { id, file } => desk.with_storage(async |room| export(room, id, file).await),
+            Self::Export { id, file, workspaces: false } => desk.with_storage(async |room| export(room, id, file, None).await),
+            Self::Export { id, file, workspaces: true } => {
+                let folder = packed(desk, id)?;
+                let done = desk.with_storage(async |room| export(room, id, file, Some(folder.clone())).await);
+                drop(std::fs::remove_dir_all(&folder));
+                done
+            }
             Self::Import { file, owner, name } => desk.with_storage(async |room| import(room, file, &owner, name).await),
             Self::Delete { id, yes } => delete(desk, id, yes),
         }
@@ -171,8 +182,28 @@ async fn limit(room: Room, id: TenantId, size: Option<u64>) -> Done {
     Ok(())
 }
 
-async fn export(room: Room, id: TenantId, file: PathBuf) -> Done {
-    let manifest = room.storage.tenant_export_to(&room.operator, id, file.clone()).await?;
+/// A folder with the tenant's workspaces. They are packed by the one process that may have them mounted: the running server is asked, or the lock
+/// is taken when none runs.
+fn packed(desk: &Desk, id: TenantId) -> Result<PathBuf, Failure> {
+    let config = desk.config_of_data()?;
+    runtime(&config)?.block_on(async {
+        match control::ask(&config.data, &control::Ask::WorkspacesPack { tenant_id: id }).await? {
+            Some(control::Told::Packed { folder }) => Ok(folder),
+            Some(control::Told::Refused { message }) => Err(Failure::Failed(message)),
+            Some(_) => Err(Failure::Failed("the server gave an answer to something else".to_owned())),
+            None => {
+                let storage = Storage::of(&config, Mode::Server)?;
+                let yard = Yard::new(Sandboxes::new(&config), &config);
+                let packed = control::workspaces_pack(&storage, &yard, id).await;
+                storage.close();
+                Ok(packed?)
+            }
+        }
+    })
+}
+
+async fn export(room: Room, id: TenantId, file: PathBuf, packed: Option<PathBuf>) -> Done {
+    let manifest = room.storage.tenant_export_to(&room.operator, id, file.clone(), packed).await?;
     room.out.value(&manifest);
     room.out.say(format!("Wrote tenant {id} to {}; its table export_manifest says what is in it.", file.display()));
     Ok(())

@@ -5,7 +5,7 @@
 
 use super::{
     Operator, Storage,
-    engine::{Engine, Param, Place, Secrets, TxExt},
+    engine::{Along, Engine, Param, Place, TxExt},
     rows,
     trail::{Actor, Deed, access_record, server_record},
 };
@@ -313,7 +313,7 @@ fn copy(
             return Ok((known.clone(), false));
         }
     }
-    engine.export_to(tenant, &target, made_at, Secrets::Kept)?;
+    engine.export_to(tenant, &target, made_at, Along::Secrets)?;
     Ok((note(&target, stamp)?, true))
 }
 

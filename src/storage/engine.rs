@@ -16,13 +16,15 @@ use std::{
 };
 use tokio::sync::Semaphore;
 
-/// Whether a copy has what is sealed under the operator's key.
+/// What of a tenant goes into a copy beside its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Secrets {
-    /// It has: a backup, which comes back to where the key is.
-    Kept,
-    /// It has not: it goes elsewhere.
-    LeftOut,
+pub(super) enum Along<'a> {
+    /// Sealed secrets: the copy stays with this host.
+    Secrets,
+    /// Nothing.
+    Nothing,
+    /// The files of workspaces, packed in this folder: one tar a config, under its id.
+    Workspaces(&'a Path),
 }
 
 /// Which database.
@@ -214,10 +216,10 @@ pub(super) trait Engine: Send + Sync + 'static {
     fn copy_to(&self, place: Place, target: &Path) -> Result<()>;
 
     /// The same of a tenant, with a manifest inside; `made_at` is the time to write there.
-    fn export_to(&self, tenant: TenantId, target: &Path, made_at: &str, secrets: Secrets) -> Result<Manifest>;
+    fn export_to(&self, tenant: TenantId, target: &Path, made_at: &str, along: Along<'_>) -> Result<Manifest>;
 
     /// The same as an open file without a name, which goes when it is closed, and its size in bytes.
-    fn export_open(&self, tenant: TenantId, made_at: &str) -> Result<(File, u64)>;
+    fn export_open(&self, tenant: TenantId, made_at: &str, along: Along<'_>) -> Result<(File, u64)>;
 
     /// What an exported file says of itself, once it was found to be ours, whole and unchanged; [`crate::error::Error::Conflict`] else.
     fn export_read(&self, file: &Path) -> Result<Manifest>;
@@ -228,6 +230,9 @@ pub(super) trait Engine: Send + Sync + 'static {
 
     /// As [`Self::create`], with the content of an exported file, and no money.
     fn import_from(&self, tenant: TenantId, name: &str, created_at: Time, file: &Path) -> Result<()>;
+
+    /// Where the files of workspaces lie that an exported file brought and nobody has laid out yet, as [`Along::Workspaces`] has them.
+    fn workspaces_waiting(&self, tenant: TenantId) -> PathBuf;
 
     /// The data directory, with every link resolved.
     fn folder(&self) -> PathBuf;

@@ -1,20 +1,21 @@
 //! A tenant's data as one file: a consistent copy while writes go on, checked, with a manifest inside.
 
 use super::{
-    Operator, Principal, Storage, catalog,
-    engine::{Manifest, Secrets},
+    Operator, Principal, Storage, TenantStore, catalog,
+    engine::{Along, Manifest},
     tenants,
     trail::{Actor, Deed, access_record},
 };
 use crate::{
     error::{Error, Result},
-    ids::TenantId,
+    ids::{RequestId, TenantId},
     model::{Act, Role},
 };
 use parking_lot::Mutex;
 use std::{
     collections::HashSet,
-    fs::File,
+    fs::{DirBuilder, File},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -46,56 +47,104 @@ pub struct Export {
 pub struct ExportHeld {
     exports: Arc<Exports>,
     tenant: TenantId,
+    /// Where files of workspaces are packed for it, if they are to go along.
+    packing: PathBuf,
+}
+
+impl ExportHeld {
+    /// A folder for what goes along: one tar a config, under its id. It goes with this.
+    pub fn packing(&self) -> Result<&Path> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.packing);
+        made.map_err(Error::internal)?;
+        Ok(&self.packing)
+    }
+
+    /// Leaves the folder to the caller.
+    pub fn keep(mut self) -> PathBuf {
+        std::mem::take(&mut self.packing)
+    }
 }
 
 impl Drop for ExportHeld {
     fn drop(&mut self) {
         self.exports.running.lock().remove(&self.tenant);
+        // There is none where nobody asked for it, or where someone keeps it.
+        if !self.packing.as_os_str().is_empty() {
+            drop(std::fs::remove_dir_all(&self.packing));
+        }
     }
 }
 
 impl Exports {
-    fn begin(self: &Arc<Self>, tenant: TenantId, max: usize) -> Result<ExportHeld> {
+    fn begin(self: &Arc<Self>, tenant: TenantId, max: usize, data: &Path) -> Result<ExportHeld> {
         let mut running = self.running.lock();
         if running.len() >= max || !running.insert(tenant) {
             return Err(Error::Overloaded { retry_after: RETRY_AFTER });
         }
-        Ok(ExportHeld { exports: Arc::clone(self), tenant })
+        let packing = data.join("exports").join(format!("{}-workspaces", RequestId::new()));
+        Ok(ExportHeld { exports: Arc::clone(self), tenant, packing })
     }
 }
 
 impl Storage {
-    /// The key's own tenant as one file. Needs an owner's key. [`Error::Overloaded`] while this tenant is exported already, or too many are.
-    pub async fn tenant_export(&self, who: &Principal) -> Result<Export> {
+    /// A place among the exports for the key's own tenant. Needs an owner's key. [`Error::Overloaded`] while this tenant is exported already,
+    /// or too many are.
+    pub async fn tenant_export_begin(&self, who: &Principal, workspaces: bool) -> Result<ExportHeld> {
         let (witness, now, tenant) = (who.clone(), self.inner.clock.now(), who.tenant_id);
         self.catalog_read(move |tx| catalog::standing_at_least(tx, &witness, now, Role::Owner).map(drop)).await?;
-        let held = self.inner.exports.begin(tenant, self.inner.limits.exports_max)?;
+        let held = self.inner.exports.begin(tenant, self.inner.limits.exports_max, &self.inner.engine.folder())?;
         let by = Actor::from(who);
         // Told before the first byte is there, so that no copy is made of which nothing is told.
-        self.catalog_write(move |tx| access_record(tx, tenant, Deed::new(by, Act::TenantExport, now).to(tenant))).await?;
-        let (engine, made_at) = (Arc::clone(&self.inner.engine), now.to_string());
+        let deed = move || Deed::new(by, Act::TenantExport, now).to(tenant).with("workspaces", workspaces);
+        self.catalog_write(move |tx| access_record(tx, tenant, deed())).await?;
+        Ok(held)
+    }
+
+    /// A place for packing a tenant's workspaces, for the operator.
+    pub async fn workspaces_pack_begin(&self, operator: &Operator, tenant: TenantId) -> Result<(TenantStore, ExportHeld)> {
+        let store = self.operator_store(operator, tenant).await?;
+        Ok((store, self.inner.exports.begin(tenant, self.inner.limits.exports_max, &self.inner.engine.folder())?))
+    }
+
+    /// The tenant of a place as one file, with what was packed for it.
+    pub async fn tenant_export(&self, held: ExportHeld) -> Result<Export> {
+        let (engine, made_at) = (Arc::clone(&self.inner.engine), self.inner.clock.now().to_string());
         let make = move || {
-            let needed = engine.size_bytes(tenant)?.saturating_add(DISK_LEFT_BYTES);
+            let tenant = held.tenant;
+            let packed = held.packing.exists();
+            let along = if packed { Along::Workspaces(&held.packing) } else { Along::Nothing };
+            let size: u64 = if packed { folder_bytes(&held.packing) } else { 0 };
+            let needed = engine.size_bytes(tenant)?.saturating_add(size).saturating_add(DISK_LEFT_BYTES);
             if engine.disk_free_bytes()? < needed {
                 return Err(Error::DiskFull);
             }
-            let (file, size_bytes) = engine.export_open(tenant, &made_at)?;
+            let (file, size_bytes) = engine.export_open(tenant, &made_at, along)?;
             Ok(Export { file, size_bytes, held })
         };
         tokio::task::spawn_blocking(make).await.map_err(Error::internal)?
     }
 
-    /// One tenant as a file that is not there yet; answers its manifest. Beside a running server, too.
-    pub async fn tenant_export_to(&self, _: &Operator, tenant: TenantId, target: PathBuf) -> Result<Manifest> {
-        let (target, now) = (absolute(&target)?, self.inner.clock.now());
+    /// One tenant as a file that is not there yet, with the workspaces that are packed in a folder; answers its manifest. Beside a running
+    /// server, too.
+    pub async fn tenant_export_to(&self, _: &Operator, tenant: TenantId, target: PathBuf, packed: Option<PathBuf>) -> Result<Manifest> {
+        let (target, now, along) = (absolute(&target)?, self.inner.clock.now(), packed.is_some());
         self.catalog_write(move |tx| {
             tenants::tenant_find(tx, tenant)?;
-            access_record(tx, tenant, Deed::new(Actor::OPERATOR, Act::TenantExport, now).to(tenant))
+            access_record(tx, tenant, Deed::new(Actor::OPERATOR, Act::TenantExport, now).to(tenant).with("workspaces", along))
         })
         .await?;
         let (engine, made_at) = (Arc::clone(&self.inner.engine), now.to_string());
-        tokio::task::spawn_blocking(move || engine.export_to(tenant, &target, &made_at, Secrets::LeftOut)).await.map_err(Error::internal)?
+        let make = move || {
+            let along = packed.as_deref().map_or(Along::Nothing, Along::Workspaces);
+            engine.export_to(tenant, &target, &made_at, along)
+        };
+        tokio::task::spawn_blocking(make).await.map_err(Error::internal)?
     }
+}
+
+fn folder_bytes(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|facts| facts.len()).sum()
 }
 
 /// The path with every link resolved: SQLite follows none.

@@ -19,7 +19,7 @@ use crate::{
     model::{Act, Bundle, PinnedTool, WorkspaceSecrets},
     vault::Vault,
 };
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 /// An archive is kept in parts of so many bytes: no row is longer than the engine takes.
 const PART_BYTES: usize = 4 * 1024 * 1024;
@@ -166,6 +166,18 @@ impl TenantStore {
             tx.execute(sql, &[Param::Text(&config.to_string()), Param::Text(&name)]).map(drop)
         })
         .await
+    }
+
+    /// An archive of files that an import brought for a config's workspace, and that nobody has laid out yet. It is the finder's to remove.
+    pub fn workspace_waiting(&self, config: ConfigId) -> Option<PathBuf> {
+        let archive = self.engine.workspaces_waiting(self.tenant).join(format!("{config}.tar"));
+        archive.exists().then_some(archive)
+    }
+
+    /// The configs that have such an archive.
+    pub fn workspaces_waiting(&self) -> Vec<ConfigId> {
+        let entries = std::fs::read_dir(self.engine.workspaces_waiting(self.tenant)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".tar")?.parse().ok()).collect()
     }
 
     /// Marks a workspace for removal, whatever becomes of whoever removes it; answers its name if there is one.

@@ -23,8 +23,8 @@ pub fn built_in(name: &str) -> Option<PinnedTool> {
     let path = json!({"type": "string", "description": "From the workspace's top."});
     let (description, properties, required) = match name {
         "shell" => (
-            "Runs a command line in the workspace with bash or sh, and returns what it prints. There is no network. Files in the workspace stay from \
-             call to call.",
+            "Runs a command line in the workspace with bash or sh, and returns what it prints. Files in the workspace stay from call to \
+             call.",
             json!({"command": {"type": "string", "description": "The command line."},
                    "timeout_s": {"type": "integer", "minimum": 1, "maximum": 600, "default": 60, "description": "Seconds after which it is ended."}}),
             json!(["command"]),
@@ -69,10 +69,14 @@ fn named(entry: &ToolEntry, pinned: &[PinnedTool]) -> Option<PinnedTool> {
     Some(PinnedTool { description: spec.description.or(tool.description), ..tool })
 }
 
+/// Whether a tool is the runner's, and none of the bundle's that has its name.
+pub fn is_built_in(name: &str, kit: Option<&Kit>) -> bool {
+    BUILT_IN.contains(&name) && !kit.is_some_and(|kit| kit.tools.iter().any(|tool| tool.name == name))
+}
+
 /// Which built-in tools have to be switched on.
 pub fn built_ins(offered: &[PinnedTool], kit: Option<&Kit>) -> BuiltIns {
-    let own = |name: &str| kit.is_some_and(|kit| kit.tools.iter().any(|tool| tool.name == name));
-    let on = |name: &str| !own(name) && offered.iter().any(|tool| tool.name == name);
+    let on = |name: &str| is_built_in(name, kit) && offered.iter().any(|tool| tool.name == name);
     BuiltIns { shell: on("shell"), read_file: on("read_file"), write_file: on("write_file"), list_files: on("list_files") }
 }
 

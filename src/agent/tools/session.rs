@@ -51,6 +51,14 @@ pub(super) enum Said {
     Nothing(String),
 }
 
+/// What is called.
+pub(super) struct Call<'a> {
+    pub(super) name: &'a str,
+    pub(super) arguments: JsonObject,
+    /// Whether the runner itself ends this call when it is cancelled, and nothing beside it.
+    pub(super) alone: bool,
+}
+
 /// A sandbox that runs.
 pub(super) struct Session {
     running: Running,
@@ -146,8 +154,9 @@ impl Session {
         Ok(pinned.collect())
     }
 
-    /// Calls a tool and waits for what it says, for the process's end, or for `stop`.
-    pub(super) async fn call(&self, name: &str, arguments: JsonObject, deadline: Duration, stop: impl Future<Output = ()>) -> Said {
+    /// Calls a tool and waits for what it says, for the process's end, or for `stop`. Where the runner ends a call `alone`, other calls go on.
+    pub(super) async fn call(&self, call: Call<'_>, deadline: Duration, stop: impl Future<Output = ()>) -> Said {
+        let Call { name, arguments, alone } = call;
         let mut params = CallToolRequestParams::new(name.to_owned());
         params.arguments = Some(arguments);
         self.meter.call_begins();
@@ -157,9 +166,9 @@ impl Session {
             tokio::select! {
                 biased;
                 answered = calling => self.answered(answered).await,
-                () = stop => self.given_up("The call was cancelled while the tool ran; whether it did its work is not known.".to_owned()).await,
+                () = stop => self.given_up(alone, "The call was cancelled while the tool ran; whether it did its work is not known.".to_owned()).await,
                 () = tokio::time::sleep(deadline) => {
-                    self.given_up(format!("The tool timed out after {} s.", deadline.as_secs_f32().ceil())).await
+                    self.given_up(alone, format!("The tool timed out after {} s.", deadline.as_secs_f32().ceil())).await
                 }
             }
         };
@@ -167,10 +176,13 @@ impl Session {
         said
     }
 
-    /// A tool that does not stop when it is told to would go on behind everyone's back: its process ends.
-    async fn given_up(&self, told: String) -> Said {
+    /// A tool that does not stop when it is told to would go on behind everyone's back: its process ends, and with it whatever else it works
+    /// on. A command of the runner's own shell is a process of its own, which the runner has killed by then.
+    async fn given_up(&self, alone: bool, told: String) -> Said {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        self.running.kill(StopReason::Deadline).await;
+        if !alone {
+            self.running.kill(StopReason::Deadline).await;
+        }
         Said::Nothing(told)
     }
 

@@ -6,9 +6,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    ids::{RequestId, TenantId},
-    sandbox::{BuiltIns, SandboxError, SandboxId, SandboxSpec},
-    storage::Storage,
+    ids::{ConfigId, RequestId, TenantId},
+    sandbox::{BuiltIns, SandboxError, SandboxId, SandboxLimits, SandboxSpec},
+    storage::{Storage, TenantStore},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -44,7 +44,8 @@ impl Yard {
         }
         // A config that was given an image: its files go along into a workspace that the engine sees.
         let new = named(&sandbox_name(ask.tenant))?;
-        let moved = self.moved(&self.plain_spec(id.clone(), None), &self.plain_spec(new.clone(), image)).await;
+        let limits = self.limits_of(ask.kit.map(|kit| &kit.manifest));
+        let moved = self.moved(&self.plain_spec(id.clone(), None, limits), &self.plain_spec(new.clone(), image, limits)).await;
         if let Err(error) = moved {
             self.destroy(new.as_str()).await?;
             return Err(Error::internal(format_args!("workspace {id} could not be moved into a container's: {error}")));
@@ -63,13 +64,67 @@ impl Yard {
         laid.and(packed.map(drop))
     }
 
+    /// Lays an archive that an import brought into a config's workspace, over what is there, once.
+    pub(super) async fn filled(
+        &self,
+        store: &TenantStore,
+        config: ConfigId,
+        id: &SandboxId,
+        image: Option<&str>,
+        limits: SandboxLimits,
+    ) -> Result<()> {
+        let Some(archive) = store.workspace_waiting(config) else { return Ok(()) };
+        let mut from = tokio::fs::File::open(&archive).await.map_err(Error::internal)?;
+        match self.sandboxes.restore(&self.plain_spec(id.clone(), image, limits), &mut from).await {
+            Ok(()) => tokio::fs::remove_file(&archive).await.map_err(Error::internal),
+            Err(error @ (SandboxError::Denied(_) | SandboxError::DiskFull | SandboxError::Crashed(_))) => {
+                tracing::warn!(%config, %error, "imported files of a workspace could not be laid out");
+                let detail = "The imported files could not be laid into the workspace; resetting the sandbox gives them up.".to_owned();
+                Err(Error::Conflict { detail })
+            }
+            Err(error) => Err(Error::internal(error)),
+        }
+    }
+
+    /// Packs a tenant's workspaces into a folder: one tar a config, under its id. What is being written meanwhile is in it as it is read.
+    pub async fn pack(&self, store: &TenantStore, storage: &Storage, folder: &Path) -> Result<()> {
+        let rows: Vec<_> = store.sandbox_list().await?.into_iter().filter(|(_, row)| !row.destroying).collect();
+        for config in store.workspaces_waiting().into_iter().filter(|config| rows.iter().all(|(known, _)| known != config)) {
+            if let Some(archive) = store.workspace_waiting(config) {
+                tokio::fs::copy(archive, folder.join(format!("{config}.tar"))).await.map_err(Error::internal)?;
+            }
+        }
+        for (config, row) in rows {
+            let id = named(&row.sandbox_id)?;
+            if !self.sandboxes.has_place(&id) {
+                continue;
+            }
+            let limits = self.limits_of(store.kit(config).await?.as_ref().map(|kit| &kit.manifest));
+            let room = limits.workspace_bytes.saturating_add(self.limits.disk_free_bytes_min as u64);
+            if storage.disk_free_bytes()? < room {
+                return Err(Error::DiskFull);
+            }
+            self.filled(store, config, &id, None, limits).await?;
+            let mut archive = tokio::fs::File::create(folder.join(format!("{config}.tar"))).await.map_err(Error::internal)?;
+            let packed = self.sandboxes.snapshot(&self.plain_spec(id, None, limits), &mut archive).await;
+            packed.map_err(|error| match error {
+                SandboxError::Unavailable(_) => {
+                    Error::SandboxUnavailable { detail: "No sandbox can be started on this server.".to_owned() }
+                }
+                error => Error::internal(format_args!("the workspace of config {config} could not be packed: {error}")),
+            })?;
+            tokio::io::AsyncWriteExt::shutdown(&mut archive).await.map_err(Error::internal)?;
+        }
+        Ok(())
+    }
+
     /// For work on a workspace's files: no bundle, no secret, no tool.
-    pub(super) fn plain_spec(&self, id: SandboxId, image: Option<&str>) -> SandboxSpec {
+    fn plain_spec(&self, id: SandboxId, image: Option<&str>, limits: SandboxLimits) -> SandboxSpec {
         SandboxSpec {
             id,
             bundle: None,
             start: start_of(None),
-            limits: self.limits_of(None),
+            limits,
             network: false,
             built_ins: BuiltIns::default(),
             secrets_in_shell: false,

@@ -5,7 +5,7 @@ use super::{
     intake::start_of,
     offer,
     redact::Redactor,
-    session::{Begin, Said, Session},
+    session::{Begin, Call, Said, Session},
     slot::{InFlight, Slot, is_up, stop_idle},
     workspaces::tag,
 };
@@ -157,7 +157,9 @@ impl Yard {
         };
         let limit = tool.timeout_s.map_or(self.limits.sandbox_call_ms, |seconds| Duration::from_secs(seconds.into()));
         let deadline = limit.min(self.limits.sandbox_call_ms_max).min(ask.time_max.saturating_sub(begun.elapsed()));
-        let said = up.session.call(&tool.name, ask.call.arguments.clone(), deadline, ask.stop.cancelled()).await;
+        let alone = offer::is_built_in(&tool.name, ask.kit);
+        let call = Call { name: &tool.name, arguments: ask.call.arguments.clone(), alone };
+        let said = up.session.call(call, deadline, ask.stop.cancelled()).await;
         let (text, ok, answered) = match said {
             Said::Text(text, ok) => (text, ok, true),
             Said::Nothing(told) => (told, false, false),
@@ -211,12 +213,14 @@ impl Yard {
             None => None,
         };
         let secrets = ask.store.secrets_open(ask.config).await?;
+        let limits = self.limits_of(manifest);
+        self.filled(ask.store, ask.config, &row, image.as_deref(), limits).await?;
         let granted = self.granted(manifest, image.as_deref());
         let spec = SandboxSpec {
             id: row,
             bundle,
             start: start_of(manifest),
-            limits: self.limits_of(manifest),
+            limits,
             network: !granted.is_empty(),
             built_ins: offer::built_ins(ask.offered, ask.kit),
             secrets_in_shell: false,
@@ -304,6 +308,9 @@ impl Yard {
         if let Some(name) = doomed {
             self.destroy(&name).await?;
             store.sandbox_gone(config).await?;
+        }
+        if let Some(archive) = store.workspace_waiting(config) {
+            tokio::fs::remove_file(archive).await.map_err(Error::internal)?;
         }
         Ok(())
     }

@@ -57,8 +57,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 "One moment's state, taken while work goes on, checked, with a table `export_manifest` inside: version, time, row counts, the \
                  ledger's head and a hash of the content.",
             )
+            .query("workspaces", "`true` takes the files of sandboxed configs' workspaces along; `nimblesite tenant import` brings them back")
             .answers_raw(200, "application/vnd.sqlite3")
-            .errors(&["overloaded", "disk_full"]),
+            .errors(&["overloaded", "disk_full", "sandbox_unavailable", "validation_failed"]),
         Endpoint::new("TenantDelete", "DELETE", "/api/v1/tenant", Handler::Tenant(Role::Owner, delete))
             .about("Tenants", "Delete the tenant: every byte of it, at once")
             .describe("Its keys stop working, its configs, conversations, logs and ledger are gone. Nothing can bring them back.")
@@ -96,10 +97,19 @@ fn update(call: TenantCall<'_>) -> Answer<'_> {
 
 fn export(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
-        let TenantCall { app, who, store, .. } = call;
+        let TenantCall { app, who, store, request } = call;
+        let workspaces = match request.query("workspaces") {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(Error::invalid("/workspaces", "Expected true or false.")),
+        };
+        let held = app.storage.tenant_export_begin(&who, workspaces).await?;
+        if workspaces {
+            app.yard.pack(&store, &app.storage, held.packing()?).await?;
+        }
         // The file is opened anew for copying; a slow reader of the copy must not keep the tenant's own open.
         drop(store);
-        let Export { file, size_bytes, held } = app.storage.tenant_export(&who).await?;
+        let Export { file, size_bytes, held } = app.storage.tenant_export(held).await?;
         let name = format!("attachment; filename=\"{}.db\"", who.tenant_id());
         let reply = Reply::File { file, size_bytes, content_type: "application/vnd.sqlite3", held: Box::new(held), headers: Vec::new() };
         Ok(reply.with_header("content-disposition", name))

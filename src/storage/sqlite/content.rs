@@ -5,17 +5,23 @@
 
 use super::{
     connection::{self, Use},
-    copy,
+    copy, directory,
     errors::{Health, Told},
     export,
 };
 use crate::{
     error::{Error, Result},
-    ids::TenantId,
+    ids::{ConfigId, TenantId},
     storage::{engine::Manifest, schema::Kind},
 };
 use rusqlite::{Connection, OpenFlags, params_from_iter, types::Value};
-use std::{path::Path, time::Duration};
+use std::{
+    fs::{File, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    time::Duration,
+};
 
 /// What a restore replaces, parents first.
 const CONTENT: [&str; 8] =
@@ -63,7 +69,8 @@ fn look_over(path: &Path, health: &Health, busy: Duration, refuse: &dyn Fn(Strin
     if found != ours {
         return Err(refuse(format!("it has form {found}, this nimblesite reads form {ours}; export it with the same version")));
     }
-    if schema(&conn).told(health)? != schema(&fresh().told(health)?).told(health)? {
+    let along = export::has_workspaces(&conn).told(health)?;
+    if schema(&conn).told(health)? != schema(&fresh(along).told(health)?).told(health)? {
         return Err(refuse("its tables are not those of a tenant's export; it was changed, and is not read".to_owned()));
     }
     copy::check(path, health).map_err(|_| refuse("it is damaged".to_owned()))?;
@@ -84,10 +91,13 @@ fn schema(conn: &Connection) -> rusqlite::Result<Vec<String>> {
 }
 
 /// What an exported file should look like.
-fn fresh() -> rusqlite::Result<Connection> {
+fn fresh(workspaces: bool) -> rusqlite::Result<Connection> {
     let conn = Connection::open_in_memory()?;
     conn.execute_batch(Kind::Tenant.schema())?;
     conn.execute_batch(export::TABLE)?;
+    if workspaces {
+        conn.execute_batch(export::WORKSPACES)?;
+    }
     Ok(conn)
 }
 
@@ -136,6 +146,42 @@ pub(super) fn import(source: &Source, target: &Connection, tenant: TenantId, hea
         _ => {}
     };
     CONTENT.iter().try_for_each(|table| rows_copy(source, target, health, table, "INSERT", tenant, &free))
+}
+
+/// Puts the archives of workspaces that came along into a folder, each under its config's id, whole or not at all. Whoever next starts the
+/// config's sandbox lays them out, inside it: nothing of them is believed here.
+pub(super) fn workspaces_lay(source: &Source, folder: &Path) -> Result<()> {
+    if !export::has_workspaces(&source.conn).told(&source.health)? {
+        return Ok(());
+    }
+    directory::folder_create(folder)?;
+    let sql = "SELECT config_id, bytes FROM workspace_parts ORDER BY config_id, part";
+    let mut select = source.conn.prepare(sql).told(&source.health)?;
+    let mut rows = select.query([]).told(&source.health)?;
+    let mut open: Option<(ConfigId, File)> = None;
+    let name = |config: ConfigId, end: &str| folder.join(format!("{config}.{end}"));
+    let done = |open: Option<(ConfigId, File)>| match open {
+        Some((config, file)) => {
+            file.sync_all().and_then(|()| std::fs::rename(name(config, "new"), name(config, "tar"))).map_err(directory::io_error)
+        }
+        None => Ok(()),
+    };
+    while let Some(row) = rows.next().told(&source.health)? {
+        let config: String = row.get(0).told(&source.health)?;
+        let refused = |_| Error::Conflict { detail: format!("the file names a workspace of no config: {config:?}") };
+        let config: ConfigId = config.parse().map_err(refused)?;
+        let bytes: Vec<u8> = row.get(1).told(&source.health)?;
+        if open.as_ref().is_none_or(|(of, _)| *of != config) {
+            done(open.take())?;
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(name(config, "new"));
+            open = Some((config, file.map_err(directory::io_error)?));
+        }
+        if let Some((_, file)) = &mut open {
+            file.write_all(&bytes).map_err(directory::io_error)?;
+        }
+    }
+    done(open)?;
+    directory::folder_sync(folder)
 }
 
 /// A config's text without the digest of its image.

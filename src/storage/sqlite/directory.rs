@@ -84,6 +84,11 @@ impl Directory {
         self.tenant_folder(tenant).join("tenant.db")
     }
 
+    /// What an imported or restored file brought for a tenant's workspaces.
+    pub(super) fn workspaces_waiting(&self, tenant: TenantId) -> PathBuf {
+        self.tenant_folder(tenant).join("workspaces")
+    }
+
     /// The folder of exports that are being made.
     pub(super) fn exports(&self) -> PathBuf {
         self.root.join("exports")

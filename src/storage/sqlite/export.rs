@@ -2,18 +2,25 @@
 
 use super::errors::{Health, Told};
 use crate::{
-    error::Result,
-    ids::TenantId,
+    error::{Error, Result},
+    ids::{ConfigId, TenantId},
     storage::{
-        engine::{Manifest, Secrets},
+        engine::{Along, Manifest},
         schema::Kind,
     },
 };
 use rusqlite::{Connection, types::ValueRef};
-use std::{path::Path, time::Duration};
+use std::{fs::File, io::Read, path::Path, time::Duration};
 
 /// Names and values, so that whoever opens the file with any SQLite can read what it is.
 pub(super) const TABLE: &str = "CREATE TABLE export_manifest (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID";
+
+/// The files of workspaces, where someone asked for them: tar archives, cut into parts.
+pub(super) const WORKSPACES: &str = "CREATE TABLE workspace_parts (config_id TEXT NOT NULL, part INTEGER NOT NULL, bytes BLOB NOT NULL, \
+     PRIMARY KEY (config_id, part)) STRICT";
+
+/// No row is longer than the engine takes.
+const PART_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The tables of a tenant, without those that SQLite's full-text search keeps for itself: they follow from `messages`.
 const TABLES: [&str; 20] = [
@@ -40,13 +47,17 @@ const TABLES: [&str; 20] = [
 ];
 
 /// Puts the manifest into a copy that nobody else has open yet. Rows are read one by one: memory does not grow with the file.
-pub(super) fn seal(copy: &Path, tenant: TenantId, busy: Duration, made_at: &str, secrets: Secrets) -> Result<Manifest> {
+pub(super) fn seal(copy: &Path, tenant: TenantId, busy: Duration, made_at: &str, along: Along<'_>) -> Result<Manifest> {
     let health = Health::new(format!("export of {tenant}"), copy);
     let conn = Connection::open_with_flags(copy, super::connection::flags()).told(&health)?;
     super::connection::prepare(&conn, super::connection::Use::Fill, busy).told(&health)?;
     let transaction = rusqlite::Transaction::new_unchecked(&conn, rusqlite::TransactionBehavior::Immediate).told(&health)?;
-    if secrets == Secrets::LeftOut {
+    if along != Along::Secrets {
         transaction.execute("DELETE FROM config_secrets WHERE tenant_id = ?1", [tenant.to_string()]).told(&health)?;
+    }
+    if let Along::Workspaces(folder) = along {
+        transaction.execute_batch(WORKSPACES).told(&health)?;
+        workspaces_take(&transaction, folder, &health)?;
     }
     let manifest = read(&transaction, tenant, made_at).told(&health)?;
     transaction.execute_batch(TABLE).told(&health)?;
@@ -59,6 +70,30 @@ pub(super) fn seal(copy: &Path, tenant: TenantId, busy: Duration, made_at: &str,
     conn.close().map_err(|(_, error)| health.error(error))?;
     super::copy::check(copy, &health)?;
     Ok(manifest)
+}
+
+fn workspaces_take(copy: &Connection, folder: &Path, health: &Health) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::internal)? {
+        let path = entry.map_err(Error::internal)?.path();
+        let config = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<ConfigId>().ok());
+        let Some(config) = config.filter(|_| path.extension().is_some_and(|end| end == "tar")) else { continue };
+        let mut file = File::open(&path).map_err(Error::internal)?;
+        for part in 0_i64.. {
+            let mut bytes = Vec::new();
+            (&mut file).take(PART_BYTES).read_to_end(&mut bytes).map_err(Error::internal)?;
+            if bytes.is_empty() {
+                break;
+            }
+            let sql = "INSERT INTO workspace_parts (config_id, part, bytes) VALUES (?1, ?2, ?3)";
+            copy.execute(sql, (config.to_string(), part, bytes)).told(health)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the files of workspaces came along.
+pub(super) fn has_workspaces(conn: &Connection) -> rusqlite::Result<bool> {
+    conn.query_row("SELECT COUNT(*) FROM sqlite_schema WHERE name = 'workspace_parts'", [], |row| Ok(row.get::<_, i64>(0)? > 0))
 }
 
 /// The manifest that stands in an exported file.
@@ -84,7 +119,8 @@ pub(super) fn read(conn: &Connection, tenant: TenantId, made_at: &str) -> rusqli
     .map(|(name, value)| (name.to_owned(), value))
     .into();
     let mut hash = blake3::Hasher::new();
-    for table in TABLES {
+    let along = has_workspaces(conn)?.then_some("workspace_parts");
+    for table in TABLES.into_iter().chain(along) {
         let rows = rows_hash(conn, table, &mut hash)?;
         manifest.insert(format!("rows_{table}"), rows.to_string());
     }

@@ -133,7 +133,8 @@ pub(super) fn create(
     }
     directory::folder_remove(&making)?;
     directory::folder_create(&making)?;
-    let filled = fill(&making.join("tenant.db"), settings, (tenant, name, at), content);
+    let filled = fill(&making.join("tenant.db"), settings, (tenant, name, at), content)
+        .and_then(|()| content.map_or(Ok(()), |content| super::content::workspaces_lay(content, &making.join("workspaces"))));
     if filled.is_err() {
         // What is left would be cleared away by the next attempt, too.
         drop(directory::folder_remove(&making));

@@ -24,7 +24,7 @@ mod tx;
 
 use super::{
     Mode,
-    engine::{Engine, Head, Job, Lease, Link, Manifest, Opening, Place, Secrets, Turnout, Work},
+    engine::{Along, Engine, Head, Job, Lease, Link, Manifest, Opening, Place, Turnout, Work},
 };
 use crate::{
     clock::Time,
@@ -247,9 +247,9 @@ impl Engine for Sqlite {
         }
     }
 
-    fn export_to(&self, tenant: TenantId, target: &Path, made_at: &str, secrets: Secrets) -> Result<Manifest> {
+    fn export_to(&self, tenant: TenantId, target: &Path, made_at: &str, along: Along<'_>) -> Result<Manifest> {
         self.copy_to(Place::Tenant(tenant), target)?;
-        let sealed = export::seal(target, tenant, self.settings.busy, made_at, secrets);
+        let sealed = export::seal(target, tenant, self.settings.busy, made_at, along);
         if sealed.is_err() {
             // What cannot be removed is told by the error that stands already.
             drop(std::fs::remove_file(target));
@@ -257,11 +257,11 @@ impl Engine for Sqlite {
         sealed
     }
 
-    fn export_open(&self, tenant: TenantId, made_at: &str) -> Result<(File, u64)> {
+    fn export_open(&self, tenant: TenantId, made_at: &str, along: Along<'_>) -> Result<(File, u64)> {
         let folder = self.directory.exports();
         directory::folder_create(&folder)?;
         let path = folder.join(format!("{}.db", crate::ids::RequestId::new()));
-        self.export_to(tenant, &path, made_at, Secrets::LeftOut)?;
+        self.export_to(tenant, &path, made_at, along)?;
         let file = File::open(&path).map_err(directory::io_error);
         // Without a name it goes with its last reader, whatever ends that.
         std::fs::remove_file(&path).map_err(directory::io_error)?;
@@ -281,13 +281,18 @@ impl Engine for Sqlite {
         self.tenants.alone(tenant, || {
             let health = errors::Health::of_tenant(tenant, self.directory.tenant_folder(tenant), bytes_max.is_some());
             let settings = Settings { bytes_max, ..self.settings.clone() };
-            content::restore(&source, &self.directory.tenant(tenant), tenant, &health, &settings)
+            content::restore(&source, &self.directory.tenant(tenant), tenant, &health, &settings)?;
+            content::workspaces_lay(&source, &self.directory.workspaces_waiting(tenant))
         })
     }
 
     fn import_from(&self, tenant: TenantId, name: &str, created_at: Time, file: &Path) -> Result<()> {
         let source = content::source(file, self.settings.busy)?;
         self.tenants.alone(tenant, || files::create(&self.directory, &self.settings, tenant, name, created_at, Some(&source)))
+    }
+
+    fn workspaces_waiting(&self, tenant: TenantId) -> PathBuf {
+        self.directory.workspaces_waiting(tenant)
     }
 
     fn folder(&self) -> PathBuf {

@@ -10,7 +10,7 @@ mod purse;
 mod rules;
 mod spendable;
 #[cfg(feature = "failpoints")]
-mod storm;
+pub mod storm;
 mod tamper;
 
 use crate::harness::full;

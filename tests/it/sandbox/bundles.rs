@@ -133,11 +133,17 @@ async fn another_tenant_finds_neither_bundle_nor_sandbox_and_the_same_archive_is
         server.call(method, &path, &other.key, None).await.problem(404, "not_found");
     }
     server.bundle(&other.key, &config, python(code)).await.problem(404, "not_found");
+    let call = json!({"message": "call write {\"text\": \"intruder\"}"});
+    server.chat(&other.key, &config, &call).await.problem(404, "not_found");
     let say = async |key: &str, config: &str, message: &str| {
         server.chat(key, config, &json!({"message": message})).await.expect(200).text("/response")
     };
     assert_eq!(say(&tenant.key, &config, "call write {\"text\": \"a\"}").await, "write said: a");
     assert_eq!(say(&other.key, &theirs, "call write {\"text\": \"b\"}").await, "write said: b");
+    // A turn on the other's conversation reaches neither the conversation nor its sandbox.
+    let conversation = server.get("/api/v1/conversations", &tenant.key).await.expect(200).text("/data/0/id");
+    let intruding = json!({"message": "call write {\"text\": \"intruder\"}", "conversation_id": conversation});
+    server.chat(&other.key, &theirs, &intruding).await.problem(404, "not_found");
     let spoilt = say(&tenant.key, &config, "call spoil").await;
     assert!(!spoilt.contains("spoilt"), "{spoilt}");
     assert_eq!(say(&other.key, &theirs, "call write {\"text\": \"c\"}").await, "write said: bc");
@@ -192,7 +198,7 @@ async fn built_in_tools_are_what_the_runner_says_they_are() {
     assert!(say("call list_files").await.contains("a/b.txt"));
     assert_eq!(say("call shell {\"command\": \"cat a/b.txt | tr h H\"}").await, "shell said: Hello");
     assert!(!say("call read_file {\"path\": \"../../etc/passwd\"}").await.contains("root:x:0:0"));
-    let source = include_str!("../../../src/sandbox/runner.py");
+    let source = include_str!("../../../src/sandbox/runner/built_in.py");
     for name in nimblesite::agent::tools::offer::BUILT_IN {
         let pinned = nimblesite::agent::tools::offer::built_in(name).unwrap();
         for (argument, _) in pinned.parameters["properties"].as_object().unwrap() {

@@ -13,6 +13,7 @@ mod load; // many at once, and what they cost
 mod money; // loops on dry wallets
 mod runner; // tools made of functions, results, the protocol's descriptors
 mod shelf;
+mod takeout; // workspaces that leave with their tenant
 mod turns; // agents whose tools the server runs
 mod waste; // forks, floods, full disks
 mod work; // files in and out of a workspace

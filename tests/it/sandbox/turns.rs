@@ -378,3 +378,56 @@ async fn caps_hold_when_one_tenant_wants_everything() {
     assert_eq!(server.chat(&greedy.key, &configs[4], &add).await.expect(200).text("/response"), "add said: 2");
     server.done().await;
 }
+
+#[tokio::test]
+async fn a_command_that_takes_too_long_is_ended_alone_and_other_calls_go_on() {
+    let code = "count = 0\n\ndef tick() -> int:\n    global count\n    count += 1\n    return count\n";
+    let server = boxed().limit("sandbox_call_ms", 1_500).start().await;
+    let tenant = server.rich_tenant("Acme").await;
+    let tools = json!({"tools_config": ["tick", "shell"]});
+    let config = server.boxed_config(&tenant, "fake-anthropic", "smart", python(code), &json!({})).await;
+    server.patch(&format!("/api/v1/configs/{config}"), &tenant.key, &tools).await.expect(200);
+    assert_eq!(told(&server, &tenant, &config, "tick", json!({})).await, "tool tick: 1");
+    let sleeper = format!("sleep 7{}", std::process::id());
+    let said = told(&server, &tenant, &config, "shell", json!({"command": format!("{sleeper}; echo done")})).await;
+    assert!(said.contains("timed out after"), "{said}");
+    assert_eq!(told(&server, &tenant, &config, "tick", json!({})).await, "tool tick: 2", "the same process answers");
+    let left = told(
+        &server,
+        &tenant,
+        &config,
+        "shell",
+        json!({"command": format!("cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '[s]leep 7' || true")}),
+    )
+    .await;
+    assert!(left.starts_with("tool shell: 0"), "the command is gone: {left}");
+    server.done().await;
+}
+
+/// 54: two hundred at once.
+#[tokio::test]
+async fn two_hundred_calls_of_one_tenant_at_once_leave_another_its_own() {
+    let (configs, calls) = if crate::harness::full() { (20, 200) } else { (6, 24) };
+    let server = boxed().limit("sandbox_wait_ms", 300).start().await;
+    let (greedy, modest) = (server.rich_tenant("Greedy").await, server.rich_tenant("Modest").await);
+    let mut all = Vec::new();
+    for _ in 0..configs {
+        all.push(server.boxed_config(&greedy, "echo", "echo", python(TOOLS), &json!({})).await);
+    }
+    let theirs = server.boxed_config(&modest, "echo", "echo", python(TOOLS), &json!({})).await;
+    let add = json!({"message": "call add {\"a\": 1, \"b\": 1}"});
+    let asking = futures_util::future::join_all((0..calls).map(|n| server.chat(&greedy.key, &all[n % configs], &add)));
+    let others = async {
+        for _ in 0..5 {
+            assert_eq!(server.chat(&modest.key, &theirs, &add).await.expect(200).text("/response"), "add said: 2");
+        }
+    };
+    let (answers, ()) = tokio::join!(asking, others);
+    assert!(
+        answers.iter().all(|answer| [200, 429, 503].contains(&answer.status)),
+        "{:?}",
+        answers.iter().map(|a| a.status).collect::<Vec<_>>()
+    );
+    assert!(answers.iter().any(|answer| answer.status == 200));
+    server.done().await;
+}

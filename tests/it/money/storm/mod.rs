@@ -160,7 +160,7 @@ impl Weather {
 }
 
 /// Reads the wallets while the storm goes on: settled and held never pass what was deposited.
-async fn watch(server: &Server, tenants: &[Tenant]) -> std::convert::Infallible {
+pub async fn watch(server: &Server, tenants: &[Tenant]) -> std::convert::Infallible {
     loop {
         for tenant in tenants {
             let overspent = "SELECT settled + held - deposited FROM wallet";
