@@ -228,3 +228,84 @@ async fn a_program_of_a_bundle_runs_as_it_is() {
     })
     .await;
 }
+
+/// 8: on this machine, but in a network namespace that the test made: neither its address nor its port is there for a sandbox, with a door or without.
+#[tokio::test]
+async fn an_address_of_another_network_namespace_is_not_reached() {
+    use std::io::{BufRead, BufReader};
+    const TEST: &str = "host::an_address_of_another_network_namespace_is_not_reached";
+    // It listens on an address of the documentation's range, on its own loopback: nothing leaves the namespace.
+    const LISTENER: &str = "ip link set lo up && ip addr add 192.0.2.10/32 dev lo && exec /usr/bin/python3 -u -c '
+import socket
+s = socket.create_server((\"192.0.2.10\", 8099)); print(\"listens\")
+c, _ = s.accept(); print(\"reached\")'";
+    let mut listener = match Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "sh", "-c", LISTENER])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+    {
+        Ok(listener) => listener,
+        Err(error) => return super::cage::skipped(TEST, &format!("a namespace to listen in needs unshare: {error}")),
+    };
+    let mut said = BufReader::new(listener.stdout.take().unwrap()).lines();
+    if said.next().and_then(Result::ok).as_deref() != Some("listens") {
+        drop(listener.kill());
+        drop(listener.wait());
+        return super::cage::skipped(TEST, "a namespace to listen in needs unshare, ip and leave to make one");
+    }
+    as_both(TEST, async |cage| {
+        for door in [false, true] {
+            let mut spec = cage.spec("one");
+            spec.network = door;
+            let mut sandbox = cage.boot_as(&spec, Vec::new()).await;
+            let told = sandbox
+                .run("attempt('tcp', lambda: socket.create_connection(('192.0.2.10', 8099), 2).close())\nattempt('udp', lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.10', 8099)))")
+                .await;
+            assert!(told.lines().count() == 2 && told.lines().all(|line| ["EACCES", "ENETUNREACH", "EPERM"].iter().any(|code| line.ends_with(code))), "{told}");
+        }
+    })
+    .await;
+    assert!(matches!(listener.try_wait(), Ok(None)), "nobody reached it");
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+}
+
+/// 41, 56: all that can be read inside, searched: for what the server's environment holds, and for a secret of another sandbox.
+#[tokio::test]
+async fn a_search_through_all_that_is_inside_finds_neither_the_server_s_environment_nor_another_s_secret() {
+    const SEARCH: &str = r#"
+import stat
+wanted = [part.encode() for part in WANTED]
+found, read = [], 0
+def look(path):
+    global read
+    try:
+        facts = os.stat(path)
+        if not stat.S_ISREG(facts.st_mode): return
+        with open(path, "rb", buffering=0) as file:
+            data, read = file.read(1 << 20), read + 1
+    except OSError: return
+    found.extend(f"{path}: {part}" for part in wanted if part in data)
+for top in ("/bundle", "/workspace", "/tmp", "/dev", "/etc", "/run", "/proc"):
+    for folder, folders, files in os.walk(top, followlinks=False):
+        # Of one's own memory, one knows what is in it: these words, too.
+        if folder.count("/") > 5: folders.clear()
+        for name in files:
+            if name not in ("mem", "kmsg"): look(os.path.join(folder, name))
+print(read > 100, found)
+"#;
+    as_both("host::a_search_through_all_that_is_inside_finds_neither_the_server_s_environment_nor_another_s_secret", async |cage| {
+        let theirs = "other-sandbox-secret-5d41c0";
+        let _other = cage.boot_as(&cage.spec("other"), vec![secret("KEY", theirs)]).await;
+        let mut sandbox = cage.boot("one").await;
+        // In halves, so that the search does not find itself.
+        let (one, two) = theirs.split_at(8);
+        let manifest = env!("CARGO_MANIFEST_DIR");
+        let (half, rest) = manifest.split_at(manifest.len() / 2);
+        let wanted = format!("WANTED = [{one:?} + {two:?}, 'CARGO_MANIFEST_DIR=' + {half:?} + {rest:?}]\n");
+        assert_eq!(sandbox.run(&format!("{wanted}{SEARCH}")).await, "True []\n");
+    })
+    .await;
+}

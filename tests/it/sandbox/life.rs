@@ -251,3 +251,142 @@ async fn strict_means_the_kernels_own_limits_or_nothing() {
     let Err(SandboxError::Unavailable(why)) = strict.boot(&cage.spec("one"), Vec::new()).await else { panic!("it ran") };
     assert!(why.contains("cgroups"), "{why}");
 }
+
+/// What a spawner of this data directory holds: descriptors, mounts, children, groups, loop devices, folders.
+fn held(spawner: i32, data: &Path) -> Vec<(&'static str, usize)> {
+    let of = format!("/proc/{spawner}");
+    let count = |path: String| fs::read_dir(path).into_iter().flatten().count();
+    let mounts = fs::read_to_string(format!("{of}/mountinfo")).unwrap_or_default();
+    let children = fs::read_to_string(format!("{of}/task/{spawner}/children")).unwrap_or_default();
+    let groups = ["memory", "pids", "cpu", "cpuacct", "."].map(|controller| {
+        let base = format!("/sys/fs/cgroup/{controller}/nimblesite-{spawner}");
+        fs::read_dir(base).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()).count()
+    });
+    let loops = fs::read_dir("/sys/block").into_iter().flatten().flatten().filter(|device| {
+        let backing = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
+        backing.starts_with(data.to_str().unwrap())
+    });
+    vec![
+        ("descriptors", count(format!("{of}/fd"))),
+        ("mounts", mounts.lines().filter(|line| line.contains(data.to_str().unwrap())).count()),
+        ("children", children.split_whitespace().count()),
+        ("groups", groups.iter().sum()),
+        ("loop devices", loops.count()),
+        ("folders", count(data.join("sandboxes").display().to_string())),
+    ]
+}
+
+/// 54: many boots, stops and removals, several at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hundreds_of_boots_leave_no_mount_no_group_no_process_no_descriptor_and_no_file() {
+    let boots = if crate::harness::full() { 200 } else { 24 };
+    as_both("life::hundreds_of_boots_leave_no_mount_no_group_no_process_no_descriptor_and_no_file", async |cage| {
+        let one = async |name: String| {
+            let mut spec = cage.spec(&name);
+            spec.limits.workspace_bytes = 8 * MIB;
+            spec.network = name.ends_with('3');
+            let mut sandbox = cage.boot_as(&spec, Vec::new()).await;
+            assert_eq!(sandbox.run("open('/workspace/x', 'w').write('x'); print('up')").await, "up\n");
+            if name.ends_with('5') {
+                sandbox.running.kill(StopReason::Deadline).await;
+            } else {
+                sandbox.to = None;
+                sandbox.running.exited().await;
+            }
+            drop(sandbox);
+            cage.sandboxes.destroy(&spec.id).await.unwrap();
+        };
+        one("first".to_owned()).await;
+        let spawners = alive(&format!("__sandbox spawner {}", cage.config.data.display()));
+        assert_eq!(spawners.len(), 1);
+        // Deleting goes on behind the answer, and whoever does it is waited for at the next question.
+        let settled = async || {
+            for _ in 0..500 {
+                drop(cage.sandboxes.destroy(&SandboxId::new("nobody").unwrap()).await);
+                let now = held(spawners[0], &cage.config.data);
+                if now.iter().all(|(what, count)| *what == "descriptors" || *count == 0) {
+                    return now;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            held(spawners[0], &cage.config.data)
+        };
+        let before = settled().await;
+        assert!(before.iter().all(|(what, count)| *what == "descriptors" || *count == 0), "{before:?}");
+        for round in 0..boots / 4 {
+            futures_util::future::join_all((0..4).map(|n| one(format!("boot-{}", round * 4 + n)))).await;
+        }
+        let mut after = settled().await;
+        for _ in 0..200 {
+            if after == before {
+                break;
+            }
+            // A run's end is told behind its caller's back.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            after = settled().await;
+        }
+        let open = || {
+            fs::read_dir(format!("/proc/{}/fd", spawners[0]))
+                .unwrap()
+                .flatten()
+                .filter_map(|fd| fs::read_link(fd.path()).ok())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(after, before, "after {boots} boots: {:?}", open());
+        assert_eq!(alive(&format!("__sandbox spawner {}", cage.config.data.display())), spawners, "and it is the same spawner");
+    })
+    .await;
+}
+
+/// 54, as the server has it: its own descriptors and threads, over boots and resets through the API.
+#[tokio::test]
+async fn a_server_keeps_nothing_of_the_sandboxes_that_it_had() {
+    use super::shelf::{boxed, python};
+    let rounds = if crate::harness::full() { 60 } else { 8 };
+    let server = boxed().process().start().await;
+    let tenant = server.rich_tenant("Acme").await;
+    let config = server.boxed_config(&tenant, "echo", "echo", python("def one() -> int:\n    return 1\n"), &json!({})).await;
+    let round = async || {
+        let answer = server.chat(&tenant.key, &config, &json!({"message": "call one"})).await.expect(200);
+        assert_eq!(answer.text("/response"), "one said: 1");
+        server.delete(&format!("/api/v1/configs/{config}/sandbox"), &tenant.key).await.expect(204);
+    };
+    let pid = server.pid().unwrap();
+    // Pipes and pidfds are what a sandbox gives its server; connections and databases come and go with the clients.
+    let ours = || {
+        let links =
+            fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+        links.filter(|link| ["pipe:", "anon_inode:[pidfd]"].iter().any(|kind| link.to_string_lossy().starts_with(kind))).count()
+    };
+    round().await;
+    let before = ours();
+    for _ in 0..rounds {
+        round().await;
+    }
+    server.eventually("as many pipes as before", || (ours() <= before).then_some(())).await;
+    server.done().await;
+}
+
+/// What is mounted on the host when a spawner starts is the host's to unmount: no copy keeps its disk busy.
+#[tokio::test]
+async fn a_spawner_keeps_no_disk_of_the_host_s_busy() {
+    const TEST: &str = "life::a_spawner_keeps_no_disk_of_the_host_s_busy";
+    let place = tempfile::tempdir().unwrap();
+    let disk = place.path().join("a disk");
+    fs::create_dir(&disk).unwrap();
+    let run =
+        |program: &str, args: &[&str]| std::process::Command::new(program).args(args).output().is_ok_and(|output| output.status.success());
+    let at = disk.to_str().unwrap();
+    if !rustix::process::getuid().is_root() || !run("mount", &["-t", "tmpfs", "tmpfs", at]) {
+        return skipped(TEST, "mounting a disk needs root");
+    }
+    let Some(cage) = Cage::new(TEST, As::Root).await else {
+        run("umount", &[at]);
+        return;
+    };
+    assert_eq!(cage.boot("one").await.run("print('up')").await, "up\n");
+    let spawners = alive(&format!("__sandbox spawner {}", cage.config.data.display()));
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", spawners[0])).unwrap();
+    let unmounted = run("umount", &[at]);
+    assert!(unmounted && !mounts.contains("a\\040disk"), "{mounts}");
+}

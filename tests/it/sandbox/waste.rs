@@ -135,3 +135,80 @@ attempt('raise', lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100000, 100
     })
     .await;
 }
+
+/// 57: threads that spin get no more than the quota, whatever they call themselves.
+#[tokio::test]
+async fn a_processor_s_quota_holds_however_many_spin() {
+    const TEST: &str = "waste::a_processor_s_quota_holds_however_many_spin";
+    as_both(TEST, async |cage| {
+        let mut spec = cage.spec("spin");
+        spec.limits.cpu_millis = 200;
+        let mut sandbox = cage.boot_as(&spec, Vec::new()).await;
+        let said = sandbox
+            .run(
+                r"
+attempt('nice', lambda: os.setpriority(os.PRIO_PROCESS, 0, -20))
+attempt('realtime', lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)))
+attempt('affinity', lambda: os.sched_setaffinity(0, {0}))
+print(os.getpriority(os.PRIO_PROCESS, 0))
+",
+            )
+            .await;
+        let lines: Vec<_> = said.lines().collect();
+        assert!(lines[..3].iter().all(|line| ["EPERM", "EACCES"].iter().any(|code| line.ends_with(code))), "{said}");
+        if !cage.sandboxes.probe().await.hard_memory {
+            assert_eq!(lines[3], "10", "without a group to count, it stands behind everyone else");
+            return skipped(TEST, "the half of a plain user has no processor quota: it may make no cgroups here");
+        }
+        let (before, begun) = (sandbox.running.usage().await.unwrap().cpu_ms, std::time::Instant::now());
+        sandbox
+            .run("import time\nfor _ in range(4):\n    if os.fork() == 0:\n        end = time.monotonic() + 2\n        while time.monotonic() < end: pass\n        os._exit(0)\nfor _ in range(4): os.wait()")
+            .await;
+        let (used, took) = (sandbox.running.usage().await.unwrap().cpu_ms - before, begun.elapsed().as_millis());
+        // A fifth of a processor, and two periods of grace.
+        assert!(u128::from(used) <= took / 5 + 60 && used > 50, "{used} ms of processor in {took} ms");
+    })
+    .await;
+}
+
+/// 58: objects of the kernel that are nobody's memory.
+#[tokio::test]
+async fn watchers_and_pollers_run_out_for_the_waster_alone() {
+    as_both("waste::watchers_and_pollers_run_out_for_the_waster_alone", async |cage| {
+        let mut neighbour = cage.boot("neighbour").await;
+        let mut sandbox = cage.boot("waster").await;
+        let said = sandbox
+            .run(
+                r"
+import select
+kept = []
+def until_no_more(make):
+    made = 0
+    try:
+        while made < 100000:
+            kept.append(make()); made += 1
+    except OSError as error:
+        return errno.errorcode[error.errno], made <= 512
+def inotify():
+    fd = libc.inotify_init1(0)
+    if fd < 0: raise OSError(ctypes.get_errno(), 'inotify')
+    return fd
+print('inotify', until_no_more(inotify))
+for fd in kept[8:]: os.close(fd)
+del kept[8:]
+print('epoll', until_no_more(lambda: select.epoll()))
+",
+            )
+            .await;
+        let lines: Vec<_> = said.lines().collect();
+        assert!(lines[0] == "inotify ('EMFILE', True)" && lines[1] == "epoll ('EMFILE', True)", "{said}");
+        // Who has a user of its own leaves the host and the neighbour theirs.
+        assert!(rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC).is_ok(), "the host's user has its own");
+        if cage.by == As::Root {
+            let told = neighbour.run("fd = libc.inotify_init1(0); print(fd >= 0)").await;
+            assert_eq!(told, "True\n");
+        }
+        assert_eq!(neighbour.run("import select; print(select.epoll().fileno() > 2)").await, "True\n");
+    })
+    .await;
+}
