@@ -111,6 +111,18 @@ pub struct ChatFacts<'a> {
     pub took: Duration,
 }
 
+/// A call of a tool that the server ran, and that is over.
+pub struct ToolFacts<'a> {
+    /// The tool; none where the model asked for one that there is not: what it said instead is nobody's business.
+    pub name: Option<&'a str>,
+    /// The call, as the model named it.
+    pub call: &'a str,
+    /// What went wrong, in one word.
+    pub failed: Option<&'static str>,
+    /// From its beginning to its end.
+    pub took: Duration,
+}
+
 /// A turn that a collector hears of.
 pub struct TurnSpan {
     collector: Arc<Collector>,
@@ -213,19 +225,41 @@ impl TurnSpan {
         if let Some(finish) = facts.finish {
             attributes.push(KeyValue::new("gen_ai.response.finish_reasons", Value::Array(vec![StringValue::from(finish)].into())));
         }
-        if let Some(failed) = facts.failed {
-            attributes.push(KeyValue::new("error.type", failed));
-        }
+        self.below(SpanKind::Client, format!("chat {}", facts.model), (at, facts.took), facts.failed, attributes);
+        self.collector.count(facts);
+    }
+
+    /// A tool that the turn called ended just now.
+    pub fn tool(&self, at: Time, facts: &ToolFacts<'_>) {
+        let mut attributes = vec![
+            KeyValue::new("gen_ai.operation.name", "execute_tool"),
+            KeyValue::new("gen_ai.tool.call.id", facts.call.to_owned()),
+            // In the conventions' words: it runs on the agent's side, not on the client's.
+            KeyValue::new("gen_ai.tool.type", "extension"),
+        ];
+        attributes.extend(facts.name.map(|name| KeyValue::new("gen_ai.tool.name", name.to_owned())));
+        let name = facts.name.map_or_else(|| "execute_tool".to_owned(), |name| format!("execute_tool {name}"));
+        self.below(SpanKind::Internal, name, (at, facts.took), facts.failed, attributes);
+    }
+
+    /// A span below the turn's, which is over at once.
+    fn below(
+        &self,
+        kind: SpanKind,
+        name: String,
+        (at, took): (Time, Duration),
+        failed: Option<&'static str>,
+        mut attributes: Vec<KeyValue>,
+    ) {
+        attributes.extend(failed.map(|failed| KeyValue::new("error.type", failed)));
         let end = moment(at);
-        let start = end.checked_sub(facts.took).unwrap_or(end);
-        let builder = SpanBuilder::from_name(format!("chat {}", facts.model));
-        let builder = builder.with_kind(SpanKind::Client).with_start_time(start).with_attributes(attributes);
+        let start = end.checked_sub(took).unwrap_or(end);
+        let builder = SpanBuilder::from_name(name).with_kind(kind).with_start_time(start).with_attributes(attributes);
         let mut span = self.collector.tracer.build_with_context(builder, &self.context);
-        if let Some(failed) = facts.failed {
+        if let Some(failed) = failed {
             span.set_status(Status::error(failed));
         }
         span.end_with_timestamp(end);
-        self.collector.count(facts);
     }
 
     /// The turn is over; `failed` is the code of what it ended with.

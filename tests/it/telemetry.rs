@@ -4,6 +4,7 @@
 use crate::{
     fake_provider::{Reply, VENDOR_KEY},
     harness::{Settings, free_port},
+    sandbox::shelf::{boxed, python},
 };
 use opentelemetry_proto::tonic::{
     collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest},
@@ -162,6 +163,51 @@ async fn a_collector_hears_of_turns_and_calls_under_their_genai_names_and_of_no_
         for secret in ["secret-", VENDOR_KEY, tenant.key.as_str()] {
             assert!(!body.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret} was sent to {path}");
         }
+    }
+    server.env.remove("OTEL_EXPORTER_OTLP_ENDPOINT");
+    server.run().await;
+    server.done().await;
+}
+
+/// Tools that the server runs: named where they are ours, and nothing of what went in or came out.
+#[tokio::test]
+async fn a_collector_hears_which_tools_ran_and_not_what_they_said() {
+    let (address, got) = collector().await;
+    let mut server = boxed().process().start().await;
+    server.stop().await;
+    server.env.insert("OTEL_EXPORTER_OTLP_ENDPOINT", address);
+    server.run().await;
+    let tenant = server.rich_tenant("Acme").await;
+    let code =
+        "def shout(text: str) -> str:\n    return 'secret-' + text.upper()\n\ndef fail() -> str:\n    raise ValueError('secret-error')\n";
+    let config = server.boxed_config(&tenant, "fake-anthropic", "smart", python(code), &json!({})).await;
+    let calls = [("call_1", "shout", json!({"text": "secret-word"})), ("call_2", "fail", json!({})), ("call_3", "secret-tool", json!({}))];
+    server.vendor.then(Reply::calls(&calls)).then(Reply::text("Done."));
+    server.chat(&tenant.key, &config, &json!({"message": "go"})).await.expect(200);
+    server.stop().await;
+
+    let spans = spans(&got);
+    let turn = spans.iter().find(|span| span.name.starts_with("invoke_agent")).unwrap();
+    let tools: BTreeMap<_, _> = spans
+        .iter()
+        .filter(|span| span.name.starts_with("execute_tool"))
+        .map(|span| (attributes(&span.attributes)["gen_ai.tool.call.id"].clone(), span))
+        .collect();
+    assert_eq!(tools.len(), 3, "{spans:?}");
+    for (call, name, failed) in
+        [("call_1", Some("shout"), None), ("call_2", Some("fail"), Some("tool_error")), ("call_3", None, Some("tool_error"))]
+    {
+        let (span, told) = (tools[call], attributes(&tools[call].attributes));
+        assert_eq!((&span.trace_id, &span.parent_span_id), (&turn.trace_id, &turn.span_id));
+        assert!(turn.start_time_unix_nano <= span.start_time_unix_nano && span.end_time_unix_nano <= turn.end_time_unix_nano);
+        assert_eq!(span.name, name.map_or("execute_tool".to_owned(), |name| format!("execute_tool {name}")));
+        assert_eq!((told["gen_ai.operation.name"].as_str(), told["gen_ai.tool.type"].as_str()), ("execute_tool", "extension"));
+        assert_eq!(told.get("gen_ai.tool.name").map(String::as_str), name);
+        assert_eq!(told.get("error.type").map(String::as_str), failed);
+        assert_eq!(span.status.as_ref().map_or(0, |status| status.code) == StatusCode::Error as i32, failed.is_some());
+    }
+    for (path, body) in got.lock().unwrap().iter() {
+        assert!(!body.windows(7).any(|window| window == b"secret-"), "a secret was sent to {path}");
     }
     server.env.remove("OTEL_EXPORTER_OTLP_ENDPOINT");
     server.run().await;

@@ -14,6 +14,7 @@ use crate::{
     model::{Json, ModelRef, PinnedTool, ToolCall, TurnFailure, Usage},
     rates::MACHINE,
     storage::{Hold, HoldAsk, NewMessage},
+    telemetry::ToolFacts,
     wallet::{self, Wish},
 };
 use futures_util::future::join_all;
@@ -116,6 +117,11 @@ impl Agent {
             };
             let done = self.parts().yard.call(ask).await;
             self.parts().metrics.tool_call(if done.ok { "ok" } else { "failed" });
+            if let Some(span) = &drive.span {
+                let name = offered.iter().map(|tool| tool.name.as_str()).find(|name| *name == call.name);
+                let failed = if done.failure.is_some() { Some("failed") } else { (!done.ok).then_some("tool_error") };
+                span.tool(self.parts().clock.now(), &ToolFacts { name, call: &call.id, failed, took: done.took });
+            }
             drive.feed.push(Event::ToolFinished(run(Some(done.ok), Some(done.took))));
             done
         };

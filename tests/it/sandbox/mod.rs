@@ -12,7 +12,7 @@ mod life; // how sandboxes end, and what outlives them
 mod load; // many at once, and what they cost
 mod money; // loops on dry wallets
 mod runner; // tools made of functions, results, the protocol's descriptors
-mod shelf;
+pub mod shelf;
 mod takeout; // workspaces that leave with their tenant
 mod turns; // agents whose tools the server runs
 mod waste; // forks, floods, full disks
