@@ -1,8 +1,11 @@
 //! Where bytes from outside come in, each as a function of bytes that must not panic and must keep what it promises. `cargo fuzz` calls them, and
 //! so does tests/it/fuzzing.rs, on the committed corpora and on what chance makes of them.
 
+mod served;
+
+use flate2::{Compression, write::GzEncoder};
 use nimblesite::{
-    agent,
+    agent, bundle,
     config::{Config, Limits},
     config_check::config_check,
     ids::TenantId,
@@ -17,13 +20,24 @@ use nimblesite::{
     template::{self, BuiltIns},
     vault::{KeySource, Vault},
 };
+pub use served::{lists, requests};
+use std::{fs, io::Write, path::Path};
 
 /// What takes bytes.
 pub type Entry = fn(&[u8]);
 
 /// Every entry by the name of its target and of its corpus.
-pub const ALL: &[(&str, Entry)] =
-    &[("frames", frames), ("decoders", decoders), ("texts", texts), ("template", template), ("config", config), ("chat", chat)];
+pub const ALL: &[(&str, Entry)] = &[
+    ("frames", frames),
+    ("decoders", decoders),
+    ("texts", texts),
+    ("template", template),
+    ("config", config),
+    ("chat", chat),
+    ("archive", archive),
+    ("requests", requests),
+    ("lists", lists),
+];
 
 /// The first byte says where the rest is cut in two.
 fn cut(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -114,5 +128,47 @@ pub fn chat(bytes: &[u8]) {
     let Ok(input) = serde_json::from_slice::<ChatInput>(bytes) else { return };
     if agent::input::check(&input, &Limits::default()).is_ok() {
         assert!(agent::input::title(&input).chars().count() <= 200);
+    }
+}
+
+/// An archive of tools: it is unpacked within its bounds into plain files and folders beneath its own place, or nothing of it is left. What begins
+/// neither as a zip nor as a gzip is packed first, so that chance reaches the tar within.
+pub fn archive(bytes: &[u8]) {
+    let Ok(place) = tempfile::tempdir() else { return };
+    let packed = match bytes {
+        [b'P', b'K', ..] | [0x1f, 0x8b, ..] => bytes.to_vec(),
+        _ => {
+            let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+            drop(packer.write_all(bytes));
+            packer.finish().unwrap_or_default()
+        }
+    };
+    let bounds = bundle::Bounds { archive_bytes: 1 << 20, unpacked_bytes: 1 << 18, file_bytes: 1 << 17, entries: 40 };
+    let target = place.path().join("bundle");
+    match bundle::unpack(&packed, &target, bounds) {
+        Ok(()) => {
+            let (mut bytes, mut entries) = (0, 0);
+            measure(&target, &mut bytes, &mut entries);
+            assert!(bytes <= bounds.unpacked_bytes && entries <= bounds.entries, "{bytes} bytes in {entries} entries");
+        }
+        Err(error) => assert!(!format!("{error:?}").starts_with("Internal"), "{error:?}"),
+    }
+    drop(fs::remove_dir_all(&target));
+    let left: Vec<_> = fs::read_dir(place.path()).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    drop(bundle::manifest::Manifest::read(bytes));
+}
+
+/// Bytes and entries below a folder, which has nothing but files and folders.
+fn measure(folder: &Path, bytes: &mut u64, entries: &mut usize) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let kind = entry.metadata().expect("what was unpacked");
+        assert!(kind.is_dir() || kind.is_file(), "{}: {kind:?}", entry.path().display());
+        *entries += 1;
+        if kind.is_dir() {
+            measure(&entry.path(), bytes, entries);
+        } else {
+            *bytes += kind.len();
+        }
     }
 }
