@@ -1,7 +1,7 @@
 //! `nimblesite-bench`: the release server under load, beside a yardstick in the same run.
 //!
 //! ```console
-//! $ cargo build --release && cargo run --release --example nimblesite-bench -- [--quick] [--rounds 5] [--seconds 1.5] [--tenants 2000] [--limit 'NAME = VALUE'] [--json FILE] [--markdown FILE] [SCENARIO …]
+//! $ cargo build --release && cargo run --release --example nimblesite-bench -- [--quick] [--rounds 5] [--seconds 1.5] [--tenants 2000] [--limit 'NAME = VALUE'] [--setting 'NAME = VALUE'] [--json FILE] [--markdown FILE] [SCENARIO …]
 //! $ cargo build --release && cargo run --release --example nimblesite-bench -- soak [--minutes 30] [--tenants 500] [--rate 60] [--markdown FILE]
 //! $ cargo build --release && cargo run --release --example nimblesite-bench -- scale [--sizes 2,1000,10000,100000] [--data DIR] [--commands-max N] [--json FILE] [--svg FILE]
 //! ```
@@ -43,15 +43,25 @@ pub struct Ask {
     rounds: usize,
     seconds: f64,
     tenants: usize,
-    /// Lines for our server's `[limits]`, to try a setting.
+    /// Lines for our server's `[limits]`, and for the top of its settings, to try one.
     limits: String,
+    settings: String,
     json: Option<PathBuf>,
     markdown: Option<PathBuf>,
     names: Vec<String>,
 }
 
 fn ask() -> Result<Ask, Box<dyn Error>> {
-    let mut ask = Ask { rounds: 5, seconds: 1.5, tenants: 2_000, limits: String::new(), json: None, markdown: None, names: Vec::new() };
+    let mut ask = Ask {
+        rounds: 5,
+        seconds: 1.5,
+        tenants: 2_000,
+        limits: String::new(),
+        settings: String::new(),
+        json: None,
+        markdown: None,
+        names: Vec::new(),
+    };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} wants a value"));
@@ -61,6 +71,7 @@ fn ask() -> Result<Ask, Box<dyn Error>> {
             "--seconds" => ask.seconds = value()?.parse()?,
             "--tenants" => ask.tenants = value()?.parse()?,
             "--limit" => ask.limits += &(value()? + "\n"),
+            "--setting" => ask.settings += &(value()? + "\n"),
             "--json" => ask.json = Some(value()?.into()),
             "--markdown" => ask.markdown = Some(value()?.into()),
             name if scenario::ALL.iter().any(|scenario| scenario.name == name) || name == "keys-cold" => ask.names.push(name.to_owned()),

@@ -65,7 +65,7 @@ pub async fn run(binary: &Path, ask: &Ask) -> Result<(), Box<dyn Error>> {
     println!("{}", Point::head());
     for size in &ask.sizes {
         let data = folder.join(size.to_string());
-        world::configure(&data, vendor, "")?;
+        world::configure(&data, vendor, "", "")?;
         let doors = filled(binary, &data, *size).await?;
         let mut point = measure(binary, &data, *size, &doors).await?;
         if *size <= ask.commands_max {

@@ -56,15 +56,24 @@ struct Stage {
     manner: Arc<Manner>,
     tenants: usize,
     limits: String,
+    settings: String,
 }
 
 /// Runs what was asked for and prints it.
 pub async fn run(ask: &Ask) -> Result<(), Box<dyn Error>> {
     let binary = binary()?;
     let (vendor, manner) = vendor::start().await?;
-    let stage = Stage { binary, dir: tempfile::tempdir()?, vendor, manner, tenants: ask.tenants, limits: ask.limits.clone() };
+    let stage = Stage {
+        binary,
+        dir: tempfile::tempdir()?,
+        vendor,
+        manner,
+        tenants: ask.tenants,
+        limits: ask.limits.clone(),
+        settings: ask.settings.clone(),
+    };
     eprintln!("filling {} tenants …", stage.tenants);
-    world::configure(&stage.data(), vendor, "")?;
+    world::configure(&stage.data(), vendor, &ask.settings, "")?;
     let (side, _) = world::ours_start(&stage.binary, &stage.data()).await?;
     let doors = Arc::new(world::ours_fill(&stage.binary, &stage.data(), side.at, stage.tenants).await?);
     world::ours_stop(side).await?;
@@ -108,7 +117,7 @@ pub fn binary() -> Result<PathBuf, Box<dyn Error>> {
 
 async fn ours(stage: &Stage, open_max: usize) -> Result<Side, Box<dyn Error>> {
     let open_max = if open_max == 0 { String::new() } else { format!("tenants_open_max = {open_max}\n") };
-    world::configure(&stage.data(), stage.vendor, &(open_max + &stage.limits))?;
+    world::configure(&stage.data(), stage.vendor, &stage.settings, &(open_max + &stage.limits))?;
     Ok(world::ours_start(&stage.binary, &stage.data()).await?.0)
 }
 

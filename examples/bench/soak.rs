@@ -1,14 +1,14 @@
 //! `nimblesite-bench soak`: a server that is left running, for half an hour unless told otherwise. Hundreds of tenants, clients of all manners, a
 //! vendor that fails now and then, backups all along. In the first part of the time the server is ended again and again, by SIGKILL and
-//! SIGTERM in turn; then it has to live, and its memory and descriptors have to stay where they are. In the end every file is audited, what
-//! clients were told is asked for again, and the newest backup is restored elsewhere and audited, too.
+//! SIGTERM in turn; then it has to live: every tenant is brought to the height of what it may take, and from there memory and descriptors have to
+//! stay where they are. In the end every file is audited, what clients were told is asked for again, and the newest backup is restored elsewhere and audited, too.
 //!
 //! Everything stays on loopback and in a temporary directory. Any promise that is not kept makes the program fail.
 
 use super::{
     client::Client,
     probe,
-    soak_client::{Actor, Life, Talk, Tally},
+    soak_client::{Actor, Life, Talk, Tally, warm},
     soak_report::Report,
     vendor::{self, Manner},
     world::{self, Door, Side},
@@ -79,7 +79,12 @@ pub async fn run(binary: &Path, ask: &Ask) -> Outcome<Report> {
         tokio::time::sleep(time.mul_f64(UNREST) / (restarts as u32 + 1)).await;
         side = stage.renew(side, number % 2 == 0).await?;
     }
+    let warmed = Instant::now();
+    warm(&stage.doors, side.at).await;
+    let warmed = warmed.elapsed();
+    let began = Instant::now();
     let samples = watched(&side, until, time / 180).await;
+    let watched = began.elapsed();
     let (mut tally, mut talks) = (Tally::default(), Vec::new());
     while let Some(actor) = actors.join_next().await {
         let actor = actor?;
@@ -89,6 +94,7 @@ pub async fn run(binary: &Path, ask: &Ask) -> Outcome<Report> {
     let made = backups.await?;
     let mut report = Report::default();
     stage.tell(&mut report, ask, &mut tally);
+    report.figure("the last life", format!("every tenant at its height after {} s, watched for {} s", warmed.as_secs(), watched.as_secs()));
     steady(&mut report, &samples);
     let failed: Vec<_> = made.iter().filter_map(|done| done.as_ref().err()).collect();
     report.verdict(
@@ -105,7 +111,7 @@ async fn prepare(binary: &Path, tenants: usize) -> Outcome<(Stage, Side)> {
     manner.set(20, 4, 5);
     let home = tempfile::tempdir()?;
     let data = home.path().join("data");
-    world::configure(&data, vendor, LIMITS)?;
+    world::configure(&data, vendor, "", LIMITS)?;
     let (side, took) = world::ours_start(binary, &data).await?;
     let doors = Arc::new(world::ours_fill(binary, &data, side.at, tenants).await?);
     manner.faults_per_mille.store(FAULTS_PER_MILLE, std::sync::atomic::Ordering::Relaxed);

@@ -5,7 +5,10 @@ use super::{client::Client, client::Reply, world::Door};
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
@@ -26,6 +29,39 @@ const VENDOR_S: [&str; 3] = ["provider_error", "provider_overloaded", "provider_
 const EXPLAINED: [&str; 4] = ["conversation_busy", "shutting_down", "overloaded", "turn_cancelled"];
 /// Messages after which a conversation is left.
 const MESSAGES_MAX: u64 = 40;
+
+/// Turns and rounds of reads that bring a tenant to its height.
+const WARM_TURNS: usize = 16;
+const WARM_READS: usize = 6;
+
+/// Brings every tenant to the height of what it may take, so that what grows from then on is what leaks: a writer whose cache is full, all its
+/// readers, the descriptors of an export. By themselves the chances of this load would take hours to get there: two reads of one tenant meet once
+/// in many minutes. Nobody looks at the answers.
+pub async fn warm(doors: &Arc<Vec<Door>>, at: SocketAddr) {
+    let next = Arc::new(AtomicUsize::new(0));
+    let workers = (0..24).map(|_| {
+        let (doors, next) = (Arc::clone(doors), Arc::clone(&next));
+        async move {
+            let mut clients = [Client::new(at), Client::new(at), Client::new(at)];
+            while let Some(door) = doors.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let [first, second, third] = &mut clients;
+                let body = serde_json::json!({"message": "Some of the many words. ".repeat(80)}).to_string();
+                for _ in 0..WARM_TURNS {
+                    drop(first.ask("POST", &door.path, &door.key, "application/json", &body).await);
+                }
+                for _ in 0..WARM_READS {
+                    drop(tokio::join!(
+                        first.ask("GET", "/api/v1/conversations?limit=100", &door.key, "*/*", ""),
+                        second.ask("GET", "/api/v1/conversations?limit=100&q=words", &door.key, "*/*", ""),
+                        third.ask("GET", "/api/v1/logs?limit=100", &door.key, "*/*", ""),
+                    ));
+                }
+                drop(first.ask("GET", "/api/v1/tenant/export", &door.key, "*/*", "").await);
+            }
+        }
+    });
+    futures_util::future::join_all(workers).await;
+}
 
 /// What came of it.
 #[derive(Debug, Default)]

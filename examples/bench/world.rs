@@ -43,8 +43,9 @@ impl Side {
 /// The operator's token of the server under load.
 pub const OPERATOR: &str = "bench-operator-token-0123456789";
 
-/// Writes what our server is configured with: no limit is in the way that a load of this kind is not about.
-pub fn configure(data: &Path, vendor: SocketAddr, more: &str) -> std::io::Result<()> {
+/// Writes what our server is configured with: no limit is in the way that a load of this kind is not about. `top` are lines of the file's top,
+/// `more` of its limits.
+pub fn configure(data: &Path, vendor: SocketAddr, top: &str, more: &str) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)?;
     let limits = "auth_requests_per_minute = 1000000\nkey_requests_per_minute = 100000000\nkey_requests_burst = 10000000\n\
                   tenant_requests_per_minute = 100000000\ntenant_requests_burst = 10000000\ntenants_per_user_max = 1000000\nturns_max = 100000\n\
@@ -55,7 +56,7 @@ pub fn configure(data: &Path, vendor: SocketAddr, more: &str) -> std::io::Result
     std::fs::write(
         settings,
         format!(
-            "listen = \"127.0.0.1:0\"\noperator_token = \"{OPERATOR}\"\n[limits]\n{limits}{more}\n\
+            "listen = \"127.0.0.1:0\"\noperator_token = \"{OPERATOR}\"\n{top}[limits]\n{limits}{more}\n\
              [providers.bench]\nwire = \"openai\"\nbase_url = \"http://{vendor}/v1\"\n"
         ),
     )?;
