@@ -36,7 +36,8 @@ CREATE TABLE tenants (
     updated_at   INTEGER NOT NULL,
     bytes_max    INTEGER CHECK (bytes_max >= 0),        -- of the tenant's file; 0 is no limit, none the server's own
     conversations_days INTEGER CHECK (conversations_days > 0), -- how long they are kept after their last change; none for ever
-    logs_days    INTEGER CHECK (logs_days > 0)
+    logs_days    INTEGER CHECK (logs_days > 0),
+    data_key     TEXT                                   -- what its file is encrypted with, wrapped by the operator's key; none: it is not
 ) STRICT;
 
 CREATE TABLE memberships (

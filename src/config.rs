@@ -168,6 +168,8 @@ pub struct Config {
     pub operator_token: Option<Secret>,
     /// Where the operator's key is, under which recoverable secrets are sealed.
     pub secret_key: KeySource,
+    /// Whether new tenants' files are encrypted. Only a binary with the feature `encryption` takes `true`.
+    pub encryption: bool,
     /// Who may read `/metrics` besides loopback: bearer of the operator token, or anyone when true.
     pub metrics_public: bool,
     /// Pages of which other origins may call the API from a browser; none by default.

@@ -70,6 +70,11 @@ impl DataKey {
         Ok(Self(bytes))
     }
 
+    /// One that someone gives, as hexadecimal digits; none when it is not as long as it should be.
+    pub fn parse(text: &str) -> Option<Self> {
+        key_parse(text.trim()).map(Self)
+    }
+
     /// In hexadecimal. Whoever calls this must neither log nor store it.
     pub fn expose(&self) -> Zeroizing<String> {
         hex(self.0.as_slice())

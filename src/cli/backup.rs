@@ -32,6 +32,9 @@ pub(super) struct Restore {
     /// Bring back this tenant's content alone; its money stays as it is
     #[arg(long, value_parser = parse::id::<TenantId>)]
     tenant: Option<TenantId>,
+    /// Write every tenant's file encrypted, or none [default: each as it was]
+    #[arg(long, value_name = "on|off", conflicts_with = "tenant", value_parser = ["on", "off"])]
+    encryption: Option<String>,
 }
 
 /// A progress bar on stderr; hidden where that is no terminal.
@@ -79,7 +82,7 @@ impl Restore {
         let dir = self.dir.canonicalize().map_err(|error| Failure::io(self.dir.display(), &error))?;
         match self.tenant {
             Some(tenant) => tenant_restore(desk, &dir, tenant),
-            None => all_restore(desk, &dir),
+            None => all_restore(desk, &dir, self.encryption.map(|word| word == "on")),
         }
     }
 }
@@ -128,8 +131,12 @@ fn tenant_restore(desk: &Desk, dir: &Path, tenant: TenantId) -> Done {
     })
 }
 
-fn all_restore(desk: &Desk, dir: &Path) -> Done {
+fn all_restore(desk: &Desk, dir: &Path, encrypted: Option<bool>) -> Done {
     let (config, _) = desk.config(Vec::new())?;
+    if encrypted.is_some() && !cfg!(feature = "encryption") {
+        let text = "this nimblesite was built without encryption: use one that was built with `--features encryption`";
+        return Err(Failure::Usage(text.to_owned()));
+    }
     let set = choice(dir)?.swap_remove(0);
     let known: BackupSet = set_read(&set)?;
     let bar = bar(known.tenants.len());
@@ -139,7 +146,7 @@ fn all_restore(desk: &Desk, dir: &Path) -> Done {
     for tenant in known.tenants.keys() {
         tenants.extend(known.tenant_file(&set, *tenant)?.map(|file| (*tenant, file)));
     }
-    let restored = Storage::restore_all(&config.data, &catalog, &tenants, &mut |done| bar.set_position(done as u64));
+    let restored = Storage::restore_all(&config, &catalog, &tenants, encrypted, &mut |done| bar.set_position(done as u64));
     bar.finish_and_clear();
     restored?;
     desk.out.value(&serde_json::json!({ "set": set, "made_at": known.made_at, "tenants": tenants.len() }));

@@ -249,6 +249,7 @@ async fn data(config: &Config, findings: &mut Findings) {
     };
     findings.good("catalog", "opens, and its schema is this version's");
     secret_key(&storage, findings);
+    encryption(&storage, config, findings).await;
     disk(&storage, config, findings);
     let operator = storage.operator_here();
     match every(|page| storage.tenant_list_all(&operator, page)).await {
@@ -270,6 +271,21 @@ fn secret_key(storage: &Storage, findings: &mut Findings) {
         (Ok(id), false) => findings.good("secret key", format!("{id}; nothing is sealed under it yet")),
         (Err(why), true) => findings.bad("secret key", why, "until then sealed secrets and encrypted tenants cannot be used"),
         (Err(why), false) => findings.good("secret key", format!("{why}; the server makes one at its start")),
+    }
+}
+
+async fn encryption(storage: &Storage, config: &Config, findings: &mut Findings) {
+    let able = cfg!(feature = "encryption");
+    let new = if config.encryption { "new tenants are" } else { "new tenants are not" };
+    match storage.encrypted_count(&storage.operator_here()).await {
+        Ok(0) => findings.good("encryption", format!("no tenant's file is encrypted; {new}")),
+        Ok(count) if able => findings.good("encryption", format!("the files of {count} tenants are encrypted; {new}")),
+        Ok(count) => findings.bad(
+            "encryption",
+            format!("the files of {count} tenants are encrypted, and this nimblesite was built without encryption"),
+            "use one that was built with `--features encryption`",
+        ),
+        Err(error) => findings.bad("encryption", failure::say(&error), "restore catalog.db from a backup"),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     model,
     sandbox::Sandboxes,
     storage::{Mode, Storage},
+    vault::DataKey,
 };
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -71,6 +72,9 @@ pub(super) enum Tenant {
         /// Take the files of sandboxed configs' workspaces along; `import` brings them back
         #[arg(long)]
         workspaces: bool,
+        /// Encrypt the file with a new key, which is printed this once
+        #[arg(long)]
+        encrypted: bool,
     },
     /// Make a tenant of an exported file: its configs and conversations under a new id, with no money
     Import {
@@ -82,6 +86,9 @@ pub(super) enum Tenant {
         /// What people call it [default: the name in the file]
         #[arg(long)]
         name: Option<String>,
+        /// Read the key of an encrypted file from stdin
+        #[arg(long)]
+        key_stdin: bool,
     },
     /// Remove a tenant and every byte of its data, in the backups that `nimblesite backup` made, too
     Delete {
@@ -103,14 +110,18 @@ impl Tenant {
             Self::Suspend { id } => desk.with_storage(async |room| suspend(room, id, true).await),
             Self::Resume { id } => desk.with_storage(async |room| suspend(room, id, false).await),
             Self::Limit { id, size, .. } => desk.with_storage(async |room| limit(room, id, size).await),
-            Self::Export { id, file, workspaces: false } => desk.with_storage(async |room| export(room, id, file, None).await),
-            Self::Export { id, file, workspaces: true } => {
+            Self::Export { id, file, workspaces: false, encrypted } => {
+                desk.with_storage(async |room| export(room, id, (file, encrypted), None).await)
+            }
+            Self::Export { id, file, workspaces: true, encrypted } => {
                 let folder = packed(desk, id)?;
-                let done = desk.with_storage(async |room| export(room, id, file, Some(folder.clone())).await);
+                let done = desk.with_storage(async |room| export(room, id, (file, encrypted), Some(folder.clone())).await);
                 drop(std::fs::remove_dir_all(&folder));
                 done
             }
-            Self::Import { file, owner, name } => desk.with_storage(async |room| import(room, file, &owner, name).await),
+            Self::Import { file, owner, name, key_stdin } => {
+                desk.with_storage(async |room| import(room, (file, key_stdin), &owner, name).await)
+            }
             Self::Delete { id, yes } => delete(desk, id, yes),
         }
     }
@@ -121,8 +132,9 @@ async fn create(room: Room, name: &str, owner: &str) -> Done {
     made_tell(room, &made, owner)
 }
 
-async fn import(room: Room, file: PathBuf, owner: &str, name: Option<String>) -> Done {
-    let made = room.storage.tenant_import(&room.operator, file, name, owner).await?;
+async fn import(room: Room, (file, key_stdin): (PathBuf, bool), owner: &str, name: Option<String>) -> Done {
+    let key = key_stdin.then(key_read).transpose()?;
+    let made = room.storage.tenant_import(&room.operator, (file, key), name, owner).await?;
     made_tell(room, &made, owner)
 }
 
@@ -202,9 +214,27 @@ fn packed(desk: &Desk, id: TenantId) -> Result<PathBuf, Failure> {
     })
 }
 
-async fn export(room: Room, id: TenantId, file: PathBuf, packed: Option<PathBuf>) -> Done {
-    let manifest = room.storage.tenant_export_to(&room.operator, id, file.clone(), packed).await?;
-    room.out.value(&manifest);
+/// The key of an encrypted export, from stdin: an argument could be seen by every user of the machine.
+fn key_read() -> Result<DataKey, Failure> {
+    let mut line = zeroize::Zeroizing::new(String::new());
+    std::io::stdin().read_line(&mut line).map_err(|error| Failure::io("stdin cannot be read", &error))?;
+    DataKey::parse(&line)
+        .ok_or_else(|| Failure::Usage("expected the 64 hexadecimal digits that `tenant export --encrypted` printed".to_owned()))
+}
+
+async fn export(room: Room, id: TenantId, (file, encrypted): (PathBuf, bool), packed: Option<PathBuf>) -> Done {
+    let key = encrypted.then(DataKey::generate).transpose()?;
+    let shown = key.as_ref().map(DataKey::expose);
+    let manifest = room.storage.tenant_export_to(&room.operator, id, (file.clone(), key), packed).await?;
+    let mut value = serde_json::to_value(&manifest).map_err(crate::error::Error::internal)?;
+    if let Some(key) = &shown {
+        value["key"] = key.as_str().into();
+    }
+    room.out.value(&value);
+    if let Some(key) = &shown {
+        room.out.say("The file is encrypted (SQLCipher) with this key, which is shown this once and kept nowhere:");
+        room.out.secret(key);
+    }
     room.out.say(format!("Wrote tenant {id} to {}; its table export_manifest says what is in it.", file.display()));
     Ok(())
 }

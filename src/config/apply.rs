@@ -33,6 +33,7 @@ pub(super) struct Draft {
     pub(super) cors_origins: Vec<String>,
     pub(super) operator_token: Option<Secret>,
     pub(super) secret_key: Option<Secret>,
+    pub(super) encryption: bool,
     pub(super) secret_key_file: Option<PathBuf>,
     pub(super) tls_cert: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
@@ -54,6 +55,7 @@ impl Default for Draft {
             cors_origins: Vec::new(),
             operator_token: None,
             secret_key: None,
+            encryption: false,
             secret_key_file: None,
             tls_cert: None,
             tls_key: None,
@@ -83,6 +85,10 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "secret_key_file",
         "Where the operator's key is, which recoverable secrets are sealed under: 64 hexadecimal digits; `secret.key` in the data directory by \
          default, made at the first start.",
+    ),
+    (
+        "encryption",
+        "Whether the files of new tenants are encrypted: `off`, or `on` in a binary that was built with the feature `encryption`.",
     ),
     ("secret_key", "That key itself; from the environment alone."),
     ("tls.cert", "Certificate chain, a PEM file; read again when it changes."),
@@ -177,6 +183,14 @@ impl Draft {
                     return Err("expected at least 20 visible ASCII characters, such as `openssl rand -hex 32` makes".to_owned());
                 }
                 self.operator_token = Some(Secret::new(token.to_owned()));
+            }
+            ["encryption"] => {
+                self.encryption = match text(value)? {
+                    "off" => false,
+                    "on" if cfg!(feature = "encryption") => true,
+                    "on" => return Err("this nimblesite was built without encryption: build it with `--features encryption`".to_owned()),
+                    other => return Err(format!("expected off or on, not {other:?}")),
+                }
             }
             ["secret_key_file"] => self.secret_key_file = Some(file(value, origin)?),
             ["secret_key"] => {

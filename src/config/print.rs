@@ -53,6 +53,7 @@ impl Provenance {
             },
         );
         line("secret_key".into(), hidden(matches!(config.secret_key, KeySource::Text(_))));
+        line("encryption".into(), if config.encryption { "on" } else { "off" }.into());
         line("tls.cert".into(), path(config.tls.as_ref().map(|tls| &tls.cert)));
         line("tls.key".into(), path(config.tls.as_ref().map(|tls| &tls.key)));
         line("mail.smtp_url".into(), hidden(config.mail.smtp_url.is_some()));

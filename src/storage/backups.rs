@@ -313,7 +313,7 @@ fn copy(
             return Ok((known.clone(), false));
         }
     }
-    engine.export_to(tenant, &target, made_at, Along::Secrets)?;
+    engine.export_to(tenant, &target, made_at, Along::Secrets, &None)?;
     Ok((note(&target, stamp)?, true))
 }
 

@@ -22,7 +22,7 @@ pub(super) fn limits() -> Limits {
 }
 
 pub(super) fn engine_in(dir: &Path, mode: Mode, limits: &Limits) -> Result<Arc<dyn Engine>> {
-    Ok(Arc::new(sqlite::Sqlite::open(dir, mode, limits, BootId::new(), Box::new(|_, _| Ok(())))?))
+    Ok(Arc::new(sqlite::Sqlite::open(dir, mode, limits, BootId::new(), Box::new(|_, _| Ok(())), Box::new(|_, _| Ok(None)))?))
 }
 
 impl Bench {

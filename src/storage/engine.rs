@@ -8,6 +8,7 @@ use crate::{
     error::Result,
     ids::{KeyId, TenantId},
     money::Money,
+    vault::DataKey,
 };
 use std::{
     fs::File,
@@ -162,6 +163,30 @@ pub(super) struct Head {
 /// What an exported file says of itself: names and values.
 pub(super) type Manifest = std::collections::BTreeMap<String, String>;
 
+/// What a tenant's file is encrypted with, if it is.
+pub(super) type FileKey = Option<Arc<DataKey>>;
+
+/// What a tenant's copy in a backup becomes where the whole is restored.
+pub(super) struct Placed {
+    pub tenant: TenantId,
+    pub copy: PathBuf,
+    /// Whether the file is encrypted where it comes to lie.
+    pub encrypted: bool,
+    /// What is to be changed of that on the way.
+    pub change: Option<Change>,
+}
+
+/// A file that gets another key, or none.
+pub(super) struct Change {
+    pub old: FileKey,
+    pub new: FileKey,
+    /// The new one, for the catalog.
+    pub wrapped: Option<String>,
+}
+
+/// Finds a tenant's data key in the catalog; none for a tenant that is not encrypted.
+pub(super) type Keyring = dyn Fn(TenantId, &mut dyn Tx) -> Result<Option<DataKey>> + Send + Sync;
+
 /// Work that the server does on a tenant in the transaction of its first opening.
 pub(super) type Opening = dyn Fn(TenantId, &mut dyn Tx) -> Result<()> + Send + Sync;
 
@@ -216,20 +241,22 @@ pub(super) trait Engine: Send + Sync + 'static {
     fn copy_to(&self, place: Place, target: &Path) -> Result<()>;
 
     /// The same of a tenant, with a manifest inside; `made_at` is the time to write there.
-    fn export_to(&self, tenant: TenantId, target: &Path, made_at: &str, along: Along<'_>) -> Result<Manifest>;
+    /// With secrets it is as the tenant's own, under its own key where it has one; else under this key, or none.
+    fn export_to(&self, tenant: TenantId, target: &Path, made_at: &str, along: Along<'_>, key: &FileKey) -> Result<Manifest>;
 
     /// The same as an open file without a name, which goes when it is closed, and its size in bytes.
-    fn export_open(&self, tenant: TenantId, made_at: &str, along: Along<'_>) -> Result<(File, u64)>;
+    fn export_open(&self, tenant: TenantId, made_at: &str, along: Along<'_>, key: &FileKey) -> Result<(File, u64)>;
 
     /// What an exported file says of itself, once it was found to be ours, whole and unchanged; [`crate::error::Error::Conflict`] else.
-    fn export_read(&self, file: &Path) -> Result<Manifest>;
+    /// `key` is for one that is encrypted.
+    fn export_read(&self, file: &Path, key: &FileKey) -> Result<Manifest>;
 
     /// Replaces a tenant's content by an exported file's, in one transaction, with nobody else at work on it. Money stays as it is.
     /// [`crate::error::Error::Overloaded`] while a turn of the tenant runs.
     fn restore_from(&self, tenant: TenantId, file: &Path, bytes_max: Option<u64>) -> Result<()>;
 
     /// As [`Self::create`], with the content of an exported file, and no money.
-    fn import_from(&self, tenant: TenantId, name: &str, created_at: Time, file: &Path) -> Result<()>;
+    fn import_from(&self, tenant: TenantId, name: &str, created_at: Time, file: &Path, file_key: &FileKey) -> Result<()>;
 
     /// Where the files of workspaces lie that an exported file brought and nobody has laid out yet, as [`Along::Workspaces`] has them.
     fn workspaces_waiting(&self, tenant: TenantId) -> PathBuf;

@@ -2,7 +2,7 @@
 
 use super::{
     Operator, Principal, Storage, TenantStore, catalog,
-    engine::{Along, Manifest},
+    engine::{Along, FileKey, Manifest},
     tenants,
     trail::{Actor, Deed, access_record},
 };
@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     ids::{RequestId, TenantId},
     model::{Act, Role},
+    vault::DataKey,
 };
 use parking_lot::Mutex;
 use std::{
@@ -49,6 +50,8 @@ pub struct ExportHeld {
     tenant: TenantId,
     /// Where files of workspaces are packed for it, if they are to go along.
     packing: PathBuf,
+    /// What the file is encrypted with, if it is.
+    key: FileKey,
 }
 
 impl ExportHeld {
@@ -82,17 +85,19 @@ impl Exports {
             return Err(Error::Overloaded { retry_after: RETRY_AFTER });
         }
         let packing = data.join("exports").join(format!("{}-workspaces", RequestId::new()));
-        Ok(ExportHeld { exports: Arc::clone(self), tenant, packing })
+        Ok(ExportHeld { exports: Arc::clone(self), tenant, packing, key: None })
     }
 }
 
 impl Storage {
-    /// A place among the exports for the key's own tenant. Needs an owner's key. [`Error::Overloaded`] while this tenant is exported already,
-    /// or too many are.
-    pub async fn tenant_export_begin(&self, who: &Principal, workspaces: bool) -> Result<ExportHeld> {
+    /// A place among the exports for the key's own tenant, for a file that any SQLite opens, or that is encrypted with the key that is given.
+    /// Needs an owner's key. [`Error::Overloaded`] while this tenant is exported already, or too many are.
+    pub async fn tenant_export_begin(&self, who: &Principal, workspaces: bool, key: Option<DataKey>) -> Result<ExportHeld> {
+        let key = usable(key)?;
         let (witness, now, tenant) = (who.clone(), self.inner.clock.now(), who.tenant_id);
         self.catalog_read(move |tx| catalog::standing_at_least(tx, &witness, now, Role::Owner).map(drop)).await?;
-        let held = self.inner.exports.begin(tenant, self.inner.limits.exports_max, &self.inner.engine.folder())?;
+        let mut held = self.inner.exports.begin(tenant, self.inner.limits.exports_max, &self.inner.engine.folder())?;
+        held.key = key;
         let by = Actor::from(who);
         // Told before the first byte is there, so that no copy is made of which nothing is told.
         let deed = move || Deed::new(by, Act::TenantExport, now).to(tenant).with("workspaces", workspaces);
@@ -118,15 +123,22 @@ impl Storage {
             if engine.disk_free_bytes()? < needed {
                 return Err(Error::DiskFull);
             }
-            let (file, size_bytes) = engine.export_open(tenant, &made_at, along)?;
+            let (file, size_bytes) = engine.export_open(tenant, &made_at, along, &held.key)?;
             Ok(Export { file, size_bytes, held })
         };
         tokio::task::spawn_blocking(make).await.map_err(Error::internal)?
     }
 
     /// One tenant as a file that is not there yet, with the workspaces that are packed in a folder; answers its manifest. Beside a running
-    /// server, too.
-    pub async fn tenant_export_to(&self, _: &Operator, tenant: TenantId, target: PathBuf, packed: Option<PathBuf>) -> Result<Manifest> {
+    /// server, too. With a key the file is encrypted.
+    pub async fn tenant_export_to(
+        &self,
+        _: &Operator,
+        tenant: TenantId,
+        (target, key): (PathBuf, Option<DataKey>),
+        packed: Option<PathBuf>,
+    ) -> Result<Manifest> {
+        let key = usable(key)?;
         let (target, now, along) = (absolute(&target)?, self.inner.clock.now(), packed.is_some());
         self.catalog_write(move |tx| {
             tenants::tenant_find(tx, tenant)?;
@@ -136,9 +148,20 @@ impl Storage {
         let (engine, made_at) = (Arc::clone(&self.inner.engine), now.to_string());
         let make = move || {
             let along = packed.as_deref().map_or(Along::Nothing, Along::Workspaces);
-            engine.export_to(tenant, &target, &made_at, along)
+            engine.export_to(tenant, &target, &made_at, along, &key)
         };
         tokio::task::spawn_blocking(make).await.map_err(Error::internal)?
+    }
+}
+
+/// A key for what is handed out. It is nobody's but the asker's: no key of ours opens such a file.
+fn usable(key: Option<DataKey>) -> Result<FileKey> {
+    match key {
+        Some(_) if !cfg!(feature = "encryption") => {
+            let detail = "This server was built without encryption: it exports plain files alone. Encrypt the file yourself.";
+            Err(Error::Conflict { detail: detail.to_owned() })
+        }
+        key => Ok(key.map(Arc::new)),
     }
 }
 

@@ -68,13 +68,13 @@ use crate::{
     config::{Config, Limits},
     error::{Error, Result},
     ids::{BootId, KeyId, TenantId},
-    vault::KeySource,
+    vault::{DataKey, KeySource},
 };
 use engine::{Engine, Job, Lease, Link, Param, Place, Turnout, Tx, TxExt};
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -101,6 +101,8 @@ struct Inner {
     engine: Arc<dyn Engine>,
     sealing: Arc<sealing::Sealing>,
     writers: Arc<Writers>,
+    /// Whether new tenants are encrypted.
+    encrypts: bool,
     access: access::Access,
     exports: Arc<exports::Exports>,
     refusals: logs::Refusals,
@@ -117,15 +119,15 @@ impl Storage {
     /// Fails when another server holds it, when it lies on a network file system, when the catalog is newer than this binary, or when the
     /// operator's key is readable by others.
     pub fn of(config: &Config, mode: Mode) -> Result<Self> {
-        Self::opened(&config.data, mode, &config.limits, &config.secret_key)
+        Self::opened(&config.data, mode, &config.limits, &config.secret_key, config.encryption)
     }
 
     /// The same with nothing but limits set.
     pub fn open(dir: &Path, mode: Mode, limits: &Limits) -> Result<Self> {
-        Self::opened(dir, mode, limits, &KeySource::Data)
+        Self::opened(dir, mode, limits, &KeySource::Data, false)
     }
 
-    fn opened(dir: &Path, mode: Mode, limits: &Limits, key: &KeySource) -> Result<Self> {
+    fn opened(dir: &Path, mode: Mode, limits: &Limits, key: &KeySource, encrypts: bool) -> Result<Self> {
         let (boot, clock) = (BootId::new(), Clock);
         let interrupted = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&interrupted);
@@ -134,14 +136,24 @@ impl Storage {
             counted.fetch_add(turns, Ordering::Relaxed);
             Ok(())
         };
-        let engine: Arc<dyn Engine> = Arc::new(sqlite::Sqlite::open(dir, mode, limits, boot, Box::new(opening))?);
+        // The engine finds the catalog, the catalog says which key is needed, and the key opens what the engine opens next. Neither keeps the
+        // other alive: files are closed when the engine goes.
+        let found: Arc<OnceLock<Weak<sealing::Sealing>>> = Arc::default();
+        let asked = Arc::clone(&found);
+        let keyring = move |tenant: TenantId, tx: &mut dyn Tx| match asked.get().and_then(Weak::upgrade) {
+            Some(sealing) => sealing.data_key(tenant, tx),
+            None => Err(Error::internal("a tenant was opened before the operator's key was looked for")),
+        };
+        let engine: Arc<dyn Engine> = Arc::new(sqlite::Sqlite::open(dir, mode, limits, boot, Box::new(opening), Box::new(keyring))?);
         let writers = Writers::new(limits.writers_max);
         let sealing = Arc::new(sealing::Sealing::open(&engine, &writers, mode, key)?);
+        drop(found.set(Arc::downgrade(&sealing)));
         Ok(Self {
             inner: Arc::new(Inner {
                 engine,
                 sealing,
                 writers,
+                encrypts,
                 access: access::Access::new(limits)?,
                 exports: Arc::default(),
                 refusals: logs::Refusals::default(),
@@ -154,9 +166,17 @@ impl Storage {
     }
 
     /// Puts a whole backup into a directory that holds none of our data yet: the catalog and the tenants' files as they were, money and
-    /// revocations included. Blocks. `progress` is told how many tenants are done.
-    pub fn restore_all(dir: &Path, catalog: &Path, tenants: &[(TenantId, PathBuf)], progress: &mut dyn FnMut(usize)) -> Result<()> {
-        sqlite::restore_all(dir, catalog, tenants, progress)
+    /// revocations included. With `encrypted` every tenant is written encrypted, or none; else each as it was. Blocks. `progress` is told how
+    /// many tenants are done.
+    pub fn restore_all(
+        config: &Config,
+        catalog: &Path,
+        tenants: &[(TenantId, PathBuf)],
+        encrypted: Option<bool>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        let plan = sealing::Plan::new(config, catalog, tenants, encrypted)?;
+        sqlite::restore_all(&config.data, catalog, &plan.tenants, plan.key_id.as_deref().map(|id| (id, Clock.now())), progress)
     }
 
     /// Writes what is still to be written in the background and closes every file. Blocks. No call may follow.
@@ -254,9 +274,9 @@ impl Storage {
     }
 
     /// The same, with the content of an exported file.
-    async fn tenant_file_import(&self, tenant: TenantId, name: &str, file: PathBuf) -> Result<()> {
+    async fn tenant_file_import(&self, tenant: TenantId, name: &str, (file, key): (PathBuf, Option<Arc<DataKey>>)) -> Result<()> {
         let (engine, name, now) = (Arc::clone(&self.inner.engine), name.to_owned(), self.inner.clock.now());
-        tokio::task::spawn_blocking(move || engine.import_from(tenant, &name, now, &file)).await.map_err(Error::internal)?
+        tokio::task::spawn_blocking(move || engine.import_from(tenant, &name, now, &file, &key)).await.map_err(Error::internal)?
     }
 
     /// Removes every byte of a tenant's database; its row in the catalog is `deleting` meanwhile.

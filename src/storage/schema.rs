@@ -49,6 +49,7 @@ CREATE TRIGGER audit_append_only_delete BEFORE DELETE ON audit
     "ALTER TABLE tenants ADD COLUMN bytes_max INTEGER CHECK (bytes_max >= 0);
      ALTER TABLE tenants ADD COLUMN conversations_days INTEGER CHECK (conversations_days > 0);
      ALTER TABLE tenants ADD COLUMN logs_days INTEGER CHECK (logs_days > 0);",
+    "ALTER TABLE tenants ADD COLUMN data_key TEXT",
 ];
 
 /// Sessions of the dashboard and links to begin one.

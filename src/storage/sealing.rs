@@ -3,18 +3,23 @@
 
 use super::{
     Mode, Operator, Storage, TenantStore,
-    engine::{Engine, Param, Place, Tx, TxExt},
+    engine::{Change, Engine, Param, Place, Placed, Tx, TxExt},
+    sqlite,
     writers::Writers,
 };
 use crate::{
     clock::Clock,
-    config::Secret,
+    config::{Config, Secret},
     error::{Error, Result},
-    vault::{KeySource, Vault},
+    ids::TenantId,
+    vault::{DataKey, FILE_NAME, KeySource, Vault},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// The vault of a data directory.
@@ -84,6 +89,67 @@ impl Sealing {
     }
 }
 
+impl Sealing {
+    /// A tenant's data key, if its file is encrypted.
+    pub(super) fn data_key(&self, tenant: TenantId, tx: &mut dyn Tx) -> Result<Option<DataKey>> {
+        let id = tenant.to_string();
+        let wrapped =
+            tx.first("SELECT data_key FROM tenants WHERE id = ?1", &[Param::Text(&id)], |row| Ok(row.text_opt(0)?.map(str::to_owned)))?;
+        wrapped.flatten().map(|wrapped| self.vault.unwrap(&key_context(&id), &wrapped)).transpose()
+    }
+
+    /// A new tenant's data key, wrapped.
+    pub(super) async fn data_key_make(&self, tenant: TenantId) -> Result<String> {
+        self.vault_to_seal().await?.wrap(&key_context(&tenant.to_string()), &DataKey::generate()?)
+    }
+}
+
+/// What a data key is bound to.
+fn key_context(tenant: &str) -> [&str; 2] {
+    ["data key of tenant", tenant]
+}
+
+/// What a whole backup becomes where it is restored.
+pub(super) struct Plan {
+    /// What each tenant's file becomes.
+    pub tenants: Vec<Placed>,
+    /// The operator's key that they are encrypted under from now on.
+    pub key_id: Option<String>,
+}
+
+impl Plan {
+    /// Everything as it is, or all of it encrypted, or none: each file that is not so is written anew.
+    pub(super) fn new(config: &Config, catalog: &Path, copies: &[(TenantId, PathBuf)], encrypted: Option<bool>) -> Result<Self> {
+        let (keys, noted) = sqlite::catalog_keys(catalog)?;
+        let as_is = |(tenant, copy): &(TenantId, PathBuf)| Placed {
+            tenant: *tenant,
+            copy: copy.clone(),
+            encrypted: keys.contains_key(tenant),
+            change: None,
+        };
+        let mut tenants: Vec<Placed> = copies.iter().map(as_is).collect();
+        let Some(encrypted) = encrypted else { return Ok(Self { tenants, key_id: None }) };
+        sqlite::folder_make(&config.data)?;
+        let vault = Vault::load(&config.data, &config.secret_key, encrypted && noted.is_none())?;
+        if let (Some(needed), found) = (&noted, vault.id())
+            && found != Some(needed)
+        {
+            let detail =
+                format!("this backup needs the operator's key {needed}: put it into {} first, as {FILE_NAME}", config.data.display());
+            return Err(Error::Sealed { detail });
+        }
+        for placed in tenants.iter_mut().filter(|placed| placed.encrypted != encrypted) {
+            let id = placed.tenant.to_string();
+            let old = keys.get(&placed.tenant).map(|wrapped| vault.unwrap(&key_context(&id), wrapped)).transpose()?;
+            let new = encrypted.then(DataKey::generate).transpose()?;
+            let wrapped = new.as_ref().map(|key| vault.wrap(&key_context(&id), key)).transpose()?;
+            placed.change = Some(Change { old: old.map(Arc::new), new: new.map(Arc::new), wrapped });
+            placed.encrypted = encrypted;
+        }
+        Ok(Self { tenants, key_id: vault.id().filter(|_| encrypted).map(str::to_owned) })
+    }
+}
+
 impl TenantStore {
     /// Seals a small text of this tenant's that must be recoverable, such as a token for a tool's server. `what` says what it is and what it is
     /// called (a config's id, a name); only the same tenant and the same `what` open it again. [`Error::Sealed`] without the operator's key.
@@ -104,6 +170,14 @@ fn context<'a>(tenant: &'a str, what: &[&'a str]) -> Vec<&'a str> {
 }
 
 impl Storage {
+    /// How many tenants' files are encrypted.
+    pub async fn encrypted_count(&self, _: &Operator) -> Result<usize> {
+        self.catalog_read(|tx| {
+            super::catalog::count(tx, "SELECT COUNT(*) FROM tenants WHERE state = 'active' AND data_key IS NOT NULL", &[])
+        })
+        .await
+    }
+
     /// The name of the operator's key that is in force, or why there is none; and whether anything was ever sealed under it here.
     pub fn secret_key(&self, _: &Operator) -> (std::result::Result<String, String>, bool) {
         let Sealing { vault, noted, .. } = &*self.inner.sealing;
@@ -115,8 +189,8 @@ impl Storage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Config, ids::TenantId, vault};
-    use std::{fs, path::Path};
+    use crate::vault;
+    use std::fs;
 
     fn config(dir: &Path) -> Config {
         Config { limits: crate::storage::conformance::limits(), ..Config::default_for(dir.to_owned()) }

@@ -17,6 +17,7 @@ use crate::{
     mail,
     model::{Act, AuditChain, List, MeTenant, Page, Retention, Role, Tenant, TenantCreated, TenantPatch},
     secret::{KeyHash, NewKey},
+    vault::DataKey,
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -38,15 +39,22 @@ impl Storage {
     }
 
     /// Makes a tenant of an exported file, for the user of this address: the file's configs and conversations under a new id, and no money.
-    /// [`Error::Conflict`] when the file is not one of ours, damaged or changed.
-    pub async fn tenant_import(&self, _: &Operator, file: PathBuf, name: Option<String>, owner_email: &str) -> Result<TenantCreated> {
+    /// [`Error::Conflict`] when the file is not one of ours, damaged or changed. `key` is for one that is encrypted.
+    pub async fn tenant_import(
+        &self,
+        _: &Operator,
+        (file, key): (PathBuf, Option<DataKey>),
+        name: Option<String>,
+        owner_email: &str,
+    ) -> Result<TenantCreated> {
         let email = mail::address(owner_email, "/owner")?;
         let owner = self.catalog_read(move |tx| operate::found(tx, &email)).await?;
         let file = file.canonicalize().map_err(|error| Error::Conflict { detail: format!("{}: {error}", file.display()) })?;
-        let (engine, path) = (Arc::clone(&self.inner.engine), file.clone());
-        let manifest = tokio::task::spawn_blocking(move || engine.export_read(&path)).await.map_err(Error::internal)??;
+        let key = key.map(Arc::new);
+        let (engine, path, opens) = (Arc::clone(&self.inner.engine), file.clone(), key.clone());
+        let manifest = tokio::task::spawn_blocking(move || engine.export_read(&path, &opens)).await.map_err(Error::internal)??;
         let name = name.or_else(|| manifest.get("tenant_name").cloned()).unwrap_or_default();
-        self.tenant_make(catalog::name_checked(&name, "/name")?, (owner.id, Actor::OPERATOR), None, Some(file)).await
+        self.tenant_make(catalog::name_checked(&name, "/name")?, (owner.id, Actor::OPERATOR), None, Some((file, key))).await
     }
 
     async fn tenant_make(
@@ -54,7 +62,7 @@ impl Storage {
         name: String,
         owner: (UserId, Actor),
         tenants_max: Option<usize>,
-        content: Option<PathBuf>,
+        content: Option<(PathBuf, Option<Arc<DataKey>>)>,
     ) -> Result<TenantCreated> {
         let (key, hash) = self.key_generate().await?;
         let storage = self.clone();
@@ -68,16 +76,19 @@ impl Storage {
         (name, (owner, by)): (String, (UserId, Actor)),
         tenants_max: Option<usize>,
         (key, hash): (NewKey, KeyHash),
-        content: Option<PathBuf>,
+        content: Option<(PathBuf, Option<Arc<DataKey>>)>,
     ) -> Result<TenantCreated> {
         let (id, key_id, now) = (TenantId::new(), KeyId::new(), self.inner.clock.now());
         let key = Arc::new(key);
+        let data_key = if self.inner.encrypts { Some(self.inner.sealing.data_key_make(id).await?) } else { None };
         let (row_name, row_key, imported) = (name.clone(), Arc::clone(&key), content.is_some());
         self.catalog_write(move |tx| {
             if let Some(max) = tenants_max {
                 tenants_counted(tx, owner, max)?;
             }
             tenant_insert(tx, id, &row_name, owner, now)?;
+            let encrypted = "UPDATE tenants SET data_key = ?2 WHERE id = ?1";
+            tx.execute(encrypted, &[Param::Text(&id.to_string()), Param::text_opt(data_key.as_deref())])?;
             let first = keys::NewRow {
                 id: key_id,
                 tenant: id,

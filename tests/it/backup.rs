@@ -4,7 +4,7 @@ use crate::{
     fake_provider::{At, Gate, Reply},
     harness::{Process, Server, Settings, Tenant, full},
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, types::Value as Cell};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -246,6 +246,89 @@ async fn a_file_becomes_a_tenant_elsewhere_without_money() {
     here.stop().await;
     there.stop().await;
     there.audit();
+}
+
+/// Makes of an exported file what the first version wrote: without the tables of later steps, and with the hash of what is left.
+fn make_older(file: &Path) {
+    let form1 = include_str!("../../src/storage/sqlite/form1.sql");
+    let first = Connection::open_in_memory().unwrap();
+    first.execute_batch(&form1[form1.rfind("-- =====").unwrap()..]).unwrap();
+    let tables = |db: &Connection| -> Vec<String> {
+        let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'messages_fts%' ORDER BY rowid";
+        db.prepare(sql).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    let db = Connection::open(file).unwrap();
+    db.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA user_version = 1").unwrap();
+    let kept = tables(&first);
+    for table in tables(&db).iter().filter(|table| !kept.contains(table) && *table != "export_manifest") {
+        db.execute_batch(&format!("DROP TABLE {table}; DELETE FROM export_manifest WHERE name = 'rows_{table}'")).unwrap();
+    }
+    let mut hash = blake3::Hasher::new();
+    for table in &kept {
+        hash.update(table.as_bytes());
+        let mut select = db.prepare(&format!("SELECT * FROM {table}")).unwrap();
+        let columns = select.column_count();
+        let mut rows = select.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            for column in 0..columns {
+                match row.get::<_, Cell>(column).unwrap() {
+                    Cell::Null => hash.update(b"n"),
+                    Cell::Integer(number) => hash.update(b"i").update(&number.to_le_bytes()),
+                    Cell::Real(number) => hash.update(b"r").update(&number.to_le_bytes()),
+                    Cell::Text(text) => hash.update(b"t").update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes()),
+                    Cell::Blob(blob) => hash.update(b"b").update(&(blob.len() as u64).to_le_bytes()).update(&blob),
+                };
+            }
+        }
+    }
+    db.execute("UPDATE export_manifest SET value = '1' WHERE name = 'schema_version'", []).unwrap();
+    let changed = db.execute("UPDATE export_manifest SET value = ?1 WHERE name = 'content_blake3'", [hash.finalize().to_hex().as_str()]);
+    assert_eq!(changed.unwrap(), 1);
+}
+
+/// Copies of an older form are brought to the newest first, beside the file, which stays as it is.
+#[tokio::test]
+async fn an_older_file_is_restored_and_imported_in_the_newest_form() {
+    let mut server = Settings::default().process().start().await;
+    let (tenant, config) = paying(&server, "Acme").await;
+    let kept = server.say(&tenant.key, &config, "kept-words").await;
+    let dir = tempfile::tempdir().unwrap();
+    let (set, ..) = backup(&server, dir.path(), &[]).await;
+    let copy = copy_of(&set, &tenant.id);
+    make_older(&copy);
+    // The set knows the file that it has now.
+    let manifest = set.join("manifest.json");
+    let mut known: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    let bytes = fs::read(&copy).unwrap();
+    let entry = &mut known["tenants"][&tenant.id];
+    (entry["bytes"], entry["blake3"]) = (json!(bytes.len()), json!(blake3::hash(&bytes).to_hex().as_str()));
+    fs::write(&manifest, known.to_string()).unwrap();
+
+    server.delete(&format!("/api/v1/conversations/{kept}"), &tenant.key).await.expect(204);
+    done(&server.data(), &["restore", dir.path().to_str().unwrap(), "--tenant", &tenant.id]).await;
+    assert_eq!(server.history(&tenant.key, &kept).await.len(), 2);
+    let owner = tenant.owner.email.as_str();
+    let made = done(&server.data(), &["tenant", "import", copy.to_str().unwrap(), "--owner", owner]).await;
+    let key = made["key"].as_str().unwrap();
+    assert_eq!(server.get("/api/v1/conversations?q=kept", key).await.expect(200).ids(), [kept.as_str()]);
+    assert_eq!(fs::read(&copy).unwrap(), bytes, "what was read is as it was");
+    let made_in = server.data().join("exports");
+    assert!(!made_in.exists() || fs::read_dir(made_in).unwrap().next().is_none(), "no copy is left");
+    // An older form is no excuse.
+    for (name, sql, why) in [
+        ("trigger.db", "CREATE TRIGGER t AFTER INSERT ON messages BEGIN DELETE FROM ledger; END", "its tables are not"),
+        ("view.db", "DROP TABLE logs; CREATE VIEW logs AS SELECT * FROM turns", "its tables are not"),
+        ("less.db", "DROP TABLE logs", "its content is not"),
+        ("other.db", "UPDATE messages SET content = 'never said' WHERE role = 'assistant'", "its content is not"),
+        ("none.db", "PRAGMA user_version = 0", "form 0"),
+    ] {
+        let changed = dir.path().join(name);
+        fs::copy(&copy, &changed).unwrap();
+        Connection::open(&changed).unwrap().execute_batch(sql).unwrap();
+        refused(&server.data(), &["tenant", "import", changed.to_str().unwrap(), "--owner", owner], why).await;
+    }
+    server.stop().await;
+    server.audit();
 }
 
 #[tokio::test]

@@ -102,3 +102,32 @@ async fn the_command_writes_a_file_beside_the_server_and_overwrites_none() {
     assert!(words >= 1);
     server.stop().await;
 }
+
+/// What was built without encryption does not pass for more: not at the start, not on the command line, not over HTTP.
+#[cfg(not(feature = "encryption"))]
+#[tokio::test]
+async fn a_build_without_encryption_says_so() {
+    let mut server = Settings::default().process().start().await;
+    let tenant = server.tenant("Acme").await;
+    let key = "0123456789abcdef".repeat(4);
+    let asked = server.request("GET", ROUTE, &tenant.key).header("export-key", key).send().await.unwrap();
+    assert_eq!(asked.status().as_u16(), 409);
+    let told = asked.text().await.unwrap();
+    assert!(told.contains("built without encryption"), "{told}");
+    let file = server.data().join("none.db");
+    let sets = server.data().with_extension("sets");
+    let sets = sets.to_str().unwrap();
+    for args in [&["tenant", "export", &tenant.id, file.to_str().unwrap(), "--encrypted"][..], &["restore", sets, "--encryption", "on"]] {
+        fs::create_dir_all(sets).unwrap();
+        let run = Process::command(&server.data()).args(args).output().await.unwrap();
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(!run.status.success() && said.contains("without encryption"), "{args:?}: {said}");
+    }
+    assert!(!file.exists());
+    server.stop().await;
+    let mut serve = Process::command(&server.data());
+    let run = serve.env("NIMBLESITE_ENCRYPTION", "on").args(["serve", "--listen", "127.0.0.1:0"]).output().await.unwrap();
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.code() == Some(2) && said.contains("--features encryption"), "{:?} {said}", run.status);
+    fs::remove_dir_all(sets).unwrap();
+}

@@ -30,6 +30,8 @@ mod dashboard; // the dashboard without a browser: sessions, forms, pages
 mod differential; // whatever names another tenant is answered as if it named nobody
 mod docs; // what the documents show, run and compared
 mod edges; // odd answers, odd words, limits that are reached
+#[cfg(feature = "encryption")]
+mod encryption; // files that nobody reads without a key
 mod errors; // every refusal of the contract, with its body
 mod export; // a tenant as one file
 mod failures; // vendors that fail

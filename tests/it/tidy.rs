@@ -223,7 +223,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("utoipa", &["bundle/manifest.rs", "cli/mod.rs", "clock.rs", "http/", "ids.rs", "model/", "money.rs", "secret.rs", "storage/"]),
     ("unicode-normalization", &["bundle/name.rs"]),
     ("uuid", &["ids.rs", "mail.rs", "provider/"]),
-    ("zeroize", &["config.rs", "provider/client.rs", "sandbox/engine/", "sandbox/runner.rs", "secret.rs", "vault.rs"]),
+    (
+        "zeroize",
+        &[
+            "cli/tenant.rs",
+            "config.rs",
+            "provider/client.rs",
+            "sandbox/engine/",
+            "sandbox/runner.rs",
+            "secret.rs",
+            "storage/sqlite/cipher.rs",
+            "vault.rs",
+        ],
+    ),
     ("zip", &["bundle/"]),
 ];
 
@@ -591,6 +603,33 @@ fn every_test_that_the_security_page_names_is_there() {
 }
 
 /// What hadolint would look at, and what this product promises beyond: nothing here runs a container engine.
+#[test]
+fn the_unit_leaves_the_server_its_directory_and_the_network_and_nothing_else() {
+    let text = fs::read_to_string(root().join("packaging/nimblesite.service")).unwrap();
+    let lines: BTreeSet<&str> = text.lines().collect();
+    for line in [
+        "User=nimblesite",
+        "UMask=0077",
+        "StateDirectory=nimblesite",
+        "StateDirectoryMode=0700",
+        "CapabilityBoundingSet=",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "PrivateTmp=yes",
+        "PrivateDevices=yes",
+        "RestrictSUIDSGID=yes",
+        "MemoryDenyWriteExecute=yes",
+        "SystemCallArchitectures=native",
+        "SystemCallFilter=@system-service",
+        "SystemCallFilter=~@privileged",
+    ] {
+        assert!(lines.contains(line), "{line}");
+    }
+    let secrets = lines.iter().filter(|line| line.starts_with("Environment=")).count();
+    assert_eq!(secrets, 0, "what the unit says, every user of the machine can read");
+}
+
 #[test]
 fn the_container_file_is_small_pinned_and_without_privileges() {
     let text = fs::read_to_string(root().join("packaging/Containerfile")).unwrap();

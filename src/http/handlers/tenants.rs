@@ -8,6 +8,7 @@ use crate::{
     },
     model::{List, MeTenant, Order, Role, Tenant, TenantCreated, TenantPatch},
     storage::Export,
+    vault::DataKey,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -55,11 +56,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .about("Tenants", "All of the tenant's data as one SQLite file")
             .describe(
                 "One moment's state, taken while work goes on, checked, with a table `export_manifest` inside: version, time, row counts, the \
-                 ledger's head and a hash of the content.",
+                 ledger's head and a hash of the content. With `Export-Key`, where the server was built with encryption, the file is encrypted \
+                 (SQLCipher) with that key, which is kept nowhere: whoever has it opens the file, and nobody else.",
             )
             .query("workspaces", "`true` takes the files of sandboxed configs' workspaces along; `nimblesite tenant import` brings them back")
+            .header("Export-Key", "64 hexadecimal digits of your own to encrypt the file with")
             .answers_raw(200, "application/vnd.sqlite3")
-            .errors(&["overloaded", "disk_full", "sandbox_unavailable", "validation_failed"]),
+            .errors(&["overloaded", "disk_full", "sandbox_unavailable", "validation_failed", "conflict"]),
         Endpoint::new("TenantDelete", "DELETE", "/api/v1/tenant", Handler::Tenant(Role::Owner, delete))
             .about("Tenants", "Delete the tenant: every byte of it, at once")
             .describe("Its keys stop working, its configs, conversations, logs and ledger are gone. Nothing can bring them back.")
@@ -103,7 +106,10 @@ fn export(call: TenantCall<'_>) -> Answer<'_> {
             Some("true") => true,
             Some(_) => return Err(Error::invalid("/workspaces", "Expected true or false.")),
         };
-        let held = app.storage.tenant_export_begin(&who, workspaces).await?;
+        let expected = "expected 64 hexadecimal digits, such as `openssl rand -hex 32` makes";
+        let parse = |text| DataKey::parse(text).ok_or_else(|| Error::invalid("Export-Key", expected));
+        let key = request.header_once("export-key")?.map(parse).transpose()?;
+        let held = app.storage.tenant_export_begin(&who, workspaces, key).await?;
         if workspaces {
             app.yard.pack(&store, &app.storage, held.packing()?).await?;
         }

@@ -23,13 +23,13 @@ pub(super) fn open(directory: &Directory, mode: Mode, settings: &Settings) -> Re
         }
         create(directory, settings)?;
     }
-    let conn = connection::open(&path, Use::Write { bytes_max: None }, settings.busy).told(&health);
+    let conn = connection::open(&path, &None, Use::Write { bytes_max: None }, settings.busy).told(&health);
     let looked_over = conn.map_err(Refusal::Passing).and_then(|conn| {
         connection::schema_check(&conn, Kind::Catalog, &health, || may_migrate(directory, mode))?;
         Ok(conn)
     });
     match looked_over {
-        Ok(conn) => Ok(Database::new(&path, health, conn, settings)),
+        Ok(conn) => Ok(Database::new(&path, &None, health, conn, settings)),
         Err(Refusal::Unfit(why)) => Err(Error::Conflict { detail: format!("{}: {why}", path.display()) }),
         Err(Refusal::Passing(_)) if health.is_corrupt() => {
             Err(Error::Conflict { detail: format!("{} is damaged: restore it from a backup", path.display()) })
@@ -45,7 +45,7 @@ fn create(directory: &Directory, settings: &Settings) -> Result<()> {
     drop(std::fs::remove_file(&making));
     directory::file_create(&making)?;
     let health = Health::new("catalog", directory.root());
-    let conn = connection::open(&making, Use::Fill, settings.busy).told(&health)?;
+    let conn = connection::open(&making, &None, Use::Fill, settings.busy).told(&health)?;
     database::step(&conn, "BEGIN IMMEDIATE", &health)?;
     connection::schema_apply(&conn, Kind::Catalog, &health)?;
     database::step(&conn, "COMMIT", &health)?;

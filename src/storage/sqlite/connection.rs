@@ -2,7 +2,10 @@
 //!
 //! Every file is treated as if a stranger had written it: no double-quoted strings, no functions from a schema, no attaching of other files.
 
-use super::errors::{Health, Told};
+use super::{
+    cipher::{self, Key},
+    errors::{Health, Told},
+};
 use crate::{
     error::{Error, Result},
     storage::schema::Kind,
@@ -55,15 +58,16 @@ pub(super) fn flags() -> OpenFlags {
 }
 
 /// Opens a file that is there.
-pub(super) fn open(path: &Path, usage: Use, busy: Duration) -> rusqlite::Result<Connection> {
+pub(super) fn open(path: &Path, key: &Key, usage: Use, busy: Duration) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(path, flags())?;
-    prepare(&conn, usage, busy)?;
+    prepare(&conn, key, usage, busy)?;
     Ok(conn)
 }
 
 /// Sets up a connection that was just opened.
-pub(super) fn prepare(conn: &Connection, usage: Use, busy: Duration) -> rusqlite::Result<()> {
-    // First of all: what follows may meet another process's lock.
+pub(super) fn prepare(conn: &Connection, key: &Key, usage: Use, busy: Duration) -> rusqlite::Result<()> {
+    cipher::unlock(conn, key)?;
+    // First of all else: what follows may meet another process's lock.
     conn.busy_timeout(busy)?;
     for (setting, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
@@ -97,7 +101,9 @@ pub(super) fn prepare(conn: &Connection, usage: Use, busy: Duration) -> rusqlite
     match usage {
         Use::Read => conn.execute_batch("PRAGMA query_only = ON;"),
         Use::Fill => {
-            conn.execute_batch(&format!("PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;"))
+            // An encrypted file keeps its cipher's page: whoever opens it has to know the size beforehand.
+            let page = if key.is_some() { String::new() } else { format!("PRAGMA page_size = {PAGE_BYTES};") };
+            conn.execute_batch(&format!("{page} PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;"))
         }
         Use::Write { bytes_max: None } => Ok(()),
         Use::Write { bytes_max } => limit(conn, bytes_max),

@@ -4,7 +4,8 @@
 //! An exported file may come from a stranger. It is only read, as ours in every word of its schema, whole, and with the hash that it says.
 
 use super::{
-    connection::{self, Use},
+    cipher::{self, Key},
+    connection::{self, Refusal, Use},
     copy, directory,
     errors::{Health, Told},
     export,
@@ -40,18 +41,24 @@ pub(super) struct Source {
     pub tenant: TenantId,
 }
 
-/// Opens an exported file and looks whether it is ours, of this form, whole, and what its manifest says.
-pub(super) fn source(path: &Path, busy: Duration) -> Result<Source> {
+/// Opens an exported file, with the key where it is encrypted, and looks whether it is ours, whole, and what its manifest says. One of an older
+/// form is read from a copy that was brought to the newest: it is made in the folder `workshop`, and goes when it is closed.
+pub(super) fn source(path: &Path, key: &Key, busy: Duration, workshop: &Path) -> Result<Source> {
     let refuse = |why: String| Error::Conflict { detail: format!("{}: {why}", path.display()) };
     let health = Health::new("exported file", path);
-    let looked_over = look_over(path, &health, busy, &refuse);
+    let none = None;
+    let key = if cipher::is_plain(path) { &none } else { key };
+    let looked_over = look_over(path, key, &health, busy, workshop, &refuse);
     looked_over.map_err(|error| match error {
-        Error::Internal { .. } if health.is_corrupt() => refuse("it is damaged, or no SQLite file".to_owned()),
+        Error::Internal { .. } if health.is_corrupt() => match key {
+            None => refuse("it is damaged, no SQLite file, or encrypted and was given without its key".to_owned()),
+            Some(_) => refuse("it is damaged, or encrypted with another key than the one that was given".to_owned()),
+        },
         other => other,
     })
 }
 
-fn look_over(path: &Path, health: &Health, busy: Duration, refuse: &dyn Fn(String) -> Error) -> Result<Source> {
+fn look_over(path: &Path, key: &Key, health: &Health, busy: Duration, workshop: &Path, refuse: &dyn Fn(String) -> Error) -> Result<Source> {
     if !path.is_file() {
         return Err(refuse("there is no such file".to_owned()));
     }
@@ -59,29 +66,60 @@ fn look_over(path: &Path, health: &Health, busy: Duration, refuse: &dyn Fn(Strin
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_EXRESCODE
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let conn = Connection::open_with_flags(path, flags).told(health)?;
-    connection::prepare(&conn, Use::Read, busy).told(health)?;
+    let mut conn = Connection::open_with_flags(path, flags).told(health)?;
+    connection::prepare(&conn, key, Use::Read, busy).told(health)?;
     let number = |pragma: &str| conn.query_row(pragma, [], |row| row.get::<_, i64>(0)).told(health);
     if number("PRAGMA application_id")? != connection::application_id(Kind::Tenant) {
         return Err(refuse("it was not made by `nimblesite tenant export` or `nimblesite backup`".to_owned()));
     }
     let (found, ours) = (number("PRAGMA user_version")?, Kind::Tenant.version());
-    if found != ours {
-        return Err(refuse(format!("it has form {found}, this nimblesite reads form {ours}; export it with the same version")));
+    if !(1..=ours).contains(&found) {
+        return Err(refuse(format!("it has form {found}, this nimblesite knows form {ours}: use a newer nimblesite")));
     }
     let along = export::has_workspaces(&conn).told(health)?;
-    if schema(&conn).told(health)? != schema(&fresh(along).told(health)?).told(health)? {
-        return Err(refuse("its tables are not those of a tenant's export; it was changed, and is not read".to_owned()));
+    // Steps only add to a tenant's tables: an older file has some of ours, and nothing else.
+    let (has, known) = (schema(&conn).told(health)?, schema(&fresh(along).told(health)?).told(health)?);
+    let unlike = || refuse("its tables are not those of a tenant's export; it was changed, and is not read".to_owned());
+    if has.iter().any(|thing| !known.contains(thing)) || (found == ours && has.len() != known.len()) {
+        return Err(unlike());
     }
-    copy::check(path, health).map_err(|_| refuse("it is damaged".to_owned()))?;
-    let manifest = export::manifest(&conn).told(health)?;
+    copy::check(path, key, health).map_err(|_| refuse("it is damaged".to_owned()))?;
+    let manifest = export::manifest(&conn).told(health).map_err(|_| unlike())?;
     let tenant = manifest.get("tenant_id").and_then(|id| id.parse().ok());
     let tenant: TenantId = tenant.ok_or_else(|| refuse("its manifest names no tenant".to_owned()))?;
     let told = manifest.get("made_at").cloned().unwrap_or_default();
-    if export::read(&conn, tenant, &told).told(health)?.get("content_blake3") != manifest.get("content_blake3") {
+    let holds = export::read(&conn, tenant, &told).told(health).map_err(|_| unlike())?;
+    if holds.get("content_blake3") != manifest.get("content_blake3") {
         return Err(refuse("its content is not what its manifest says: it was changed or damaged".to_owned()));
     }
+    if found < ours {
+        conn = renewed(path, key, health, busy, workshop)?;
+        if schema(&conn).told(health)? != known {
+            return Err(unlike());
+        }
+    }
     Ok(Source { conn, health: Health::new("exported file", path), manifest, tenant })
+}
+
+/// A copy of an older file, brought to the newest form. It has no name any more: its bytes go when it is closed.
+fn renewed(path: &Path, key: &Key, health: &Health, busy: Duration, workshop: &Path) -> Result<Connection> {
+    directory::folder_create(workshop)?;
+    let copy = workshop.join(format!("{}.db", crate::ids::RequestId::new()));
+    directory::file_create(&copy)?;
+    let renew = || {
+        let copied = File::open(path).and_then(|mut from| std::io::copy(&mut from, &mut File::options().write(true).open(&copy)?));
+        copied.map_err(directory::io_error)?;
+        // Nothing of it stays in a file beside it.
+        let conn = connection::open(&copy, key, Use::Fill, busy).told(health)?;
+        match connection::schema_check(&conn, Kind::Tenant, health, || Ok(())) {
+            Ok(()) => conn.execute_batch("PRAGMA query_only = ON").told(health).map(|()| conn),
+            Err(Refusal::Passing(error)) => Err(error),
+            Err(Refusal::Unfit(why)) => Err(Error::Conflict { detail: format!("{}: {why}", path.display()) }),
+        }
+    };
+    let renewed = renew();
+    std::fs::remove_file(&copy).map_err(directory::io_error)?;
+    renewed
 }
 
 /// Every table, index and trigger, as it was written.
@@ -103,13 +141,20 @@ fn fresh(workspaces: bool) -> rusqlite::Result<Connection> {
 
 /// Replaces a tenant's content by the file's, in one transaction, and adds what it has of turns and logs that are missing. Nobody else works
 /// on the tenant's file meanwhile. [`Error::Overloaded`] while a turn runs.
-pub(super) fn restore(source: &Source, live: &Path, tenant: TenantId, health: &Health, settings: &super::Settings) -> Result<()> {
+pub(super) fn restore(
+    source: &Source,
+    live: &Path,
+    key: &Key,
+    tenant: TenantId,
+    health: &Health,
+    settings: &super::Settings,
+) -> Result<()> {
     if source.tenant != tenant {
         let detail =
             format!("the file belongs to tenant {}, not to {tenant}; `nimblesite tenant import` makes a new tenant of it", source.tenant);
         return Err(Error::Conflict { detail });
     }
-    let conn = connection::open(live, Use::Write { bytes_max: settings.bytes_max }, settings.busy).told(health)?;
+    let conn = connection::open(live, key, Use::Write { bytes_max: settings.bytes_max }, settings.busy).told(health)?;
     let transaction = rusqlite::Transaction::new_unchecked(&conn, rusqlite::TransactionBehavior::Immediate).told(health)?;
     let running: i64 = transaction
         .query_row("SELECT COUNT(*) FROM turns WHERE tenant_id = ?1 AND state = 'running'", [tenant.to_string()], |row| row.get(0))

@@ -1,6 +1,7 @@
 //! A consistent copy of one database while work on it goes on.
 
 use super::{
+    cipher::{self, Key},
     directory,
     errors::{Health, Told},
 };
@@ -15,28 +16,31 @@ use std::{path::Path, time::Duration};
 /// with each write and not end under load.
 ///
 /// It works on a connection of its own: `VACUUM INTO` attaches its target, which no other connection may.
-pub(super) fn copy(source: &Path, target: &Path, health: &Health, busy: Duration) -> Result<()> {
+pub(super) fn copy(source: &Path, key: &Key, target: &Path, health: &Health, busy: Duration) -> Result<()> {
     let name = target.to_str().ok_or_else(|| Error::internal("the copy's name is not UTF-8"))?;
     directory::file_create(target)?;
-    let copied = vacuum_into(source, name, health, busy).and_then(|()| check(target, health));
+    let copied = vacuum_into(source, key, name, health, busy).and_then(|()| check(target, key, health));
     if copied.is_err() {
         drop(std::fs::remove_file(target));
     }
     copied
 }
 
-fn vacuum_into(source: &Path, target: &str, health: &Health, busy: Duration) -> Result<()> {
+fn vacuum_into(source: &Path, key: &Key, target: &str, health: &Health, busy: Duration) -> Result<()> {
     let conn = Connection::open_with_flags(source, super::connection::flags()).told(health)?;
+    // What it attaches gets the same key.
+    cipher::unlock(&conn, key).told(health)?;
     conn.busy_timeout(busy).told(health)?;
     conn.execute("VACUUM INTO ?1", [target]).told(health).map(drop)
 }
 
 /// Whether a copy is whole.
-pub(super) fn check(target: &Path, health: &Health) -> Result<()> {
+pub(super) fn check(target: &Path, key: &Key, health: &Health) -> Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
     // Damage of the copy is not damage of the original.
     let copy = Health::new(format!("copy of {}", health.name), target);
     let conn = Connection::open_with_flags(target, flags).told(&copy)?;
+    cipher::unlock(&conn, key).told(&copy)?;
     let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).told(&copy)?;
     if found == "ok" { Ok(()) } else { Err(Error::internal(format_args!("{}: {found}", copy.name))) }
 }

@@ -1,6 +1,7 @@
 //! One open database: the pool of its single writer and the pool of its readers.
 
 use super::{
+    cipher::Key,
     connection::{self, Use},
     errors::{Health, Told},
     page_cache::{PageCache, Shared},
@@ -37,6 +38,8 @@ pub(super) struct Settings {
     pub bytes_max: Option<u64>,
     pub readers_max: u32,
     pub page_cache: Arc<PageCache>,
+    /// How long a second reader is kept after two reads met.
+    pub spare_kept: Duration,
     /// r2d2 opens connections on these; all pools share them.
     pub threads: Arc<ScheduledThreadPool>,
 }
@@ -48,6 +51,9 @@ pub(super) struct Database {
     readers: Pool<Source>,
     busy: Duration,
     read_timeout: Duration,
+    spare_kept: Duration,
+    /// When reads met last: all readers were at work.
+    met: Mutex<Instant>,
     /// What the file may grow to; the writer is told at its next write.
     bytes_max: Mutex<Option<u64>>,
     page_cache: Shared,
@@ -57,12 +63,12 @@ pub(super) struct Database {
 
 impl Database {
     /// Around the writing connection that looked the file over.
-    pub(super) fn new(path: &Path, health: Health, first: Connection, settings: &Settings) -> Self {
+    pub(super) fn new(path: &Path, key: &Key, health: Health, first: Connection, settings: &Settings) -> Self {
         let pool = |usage: Use, first: Option<Connection>, size: u32| {
-            let busy = settings.busy;
+            let (busy, key) = (settings.busy, key.clone());
             let manager = SqliteConnectionManager::file(path)
                 .with_flags(connection::flags())
-                .with_init(move |conn| connection::prepare(conn, usage, busy));
+                .with_init(move |conn| connection::prepare(conn, &key, usage, busy));
             Pool::builder()
                 .max_size(size)
                 .min_idle(Some(0))
@@ -79,6 +85,8 @@ impl Database {
             health,
             busy: settings.busy,
             read_timeout: settings.read_timeout,
+            spare_kept: settings.spare_kept,
+            met: Mutex::new(Instant::now()),
             bytes_max: Mutex::new(settings.bytes_max),
             page_cache: settings.page_cache.join(),
             log_is_doubtful: AtomicBool::new(false),
@@ -87,11 +95,34 @@ impl Database {
 
     /// Runs reading work in one read transaction, within the limit on its time.
     pub(super) fn read(&self, work: &mut Work<'_>) -> Result<()> {
-        let link = self.take(&self.readers)?;
+        let mut link = self.take(&self.readers)?;
         let conn = link.conn(&self.health)?;
-        let deadline = Instant::now() + self.read_timeout;
+        let now = Instant::now();
+        let deadline = now + self.read_timeout;
         conn.progress_handler(STEPS_PER_LOOK, Some(move || Instant::now() > deadline)).told(&self.health)?;
-        read(conn, &self.health, work)
+        let outcome = read(conn, &self.health, work);
+        link.broken = self.is_spare(now);
+        outcome
+    }
+
+    /// Whether a reader that goes back is one too many: another has been idle since reads met last, which is long ago. Else descriptors and
+    /// caches of every chance meeting would be kept for as long as the tenant is open.
+    fn is_spare(&self, now: Instant) -> bool {
+        let state = self.readers.state();
+        let mut met = self.met.lock();
+        if state.idle_connections == 0 {
+            if state.connections > 1 {
+                *met = now;
+            }
+            return false;
+        }
+        now.saturating_duration_since(*met) > self.spare_kept
+    }
+
+    /// Connections that are open for reading.
+    #[cfg(test)]
+    pub(super) fn readers_open(&self) -> u32 {
+        self.readers.state().connections
     }
 
     /// Says how large the file may grow from its next write on.
@@ -242,5 +273,35 @@ impl ManageConnection for Source {
 
     fn has_broken(&self, link: &mut Link) -> bool {
         link.broken || link.opened.is_err()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_reader_goes_once_reads_no_longer_meet() {
+        connection::begin().unwrap();
+        for (spare_kept, left) in [(Duration::ZERO, 1), (Duration::from_secs(3_600), 2)] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a.db");
+            std::fs::File::create(&path).unwrap();
+            let (busy, threads) = (Duration::from_secs(10), ScheduledThreadPool::builder().num_threads(1).build());
+            let (page_cache, threads) = (PageCache::new(1 << 20), Arc::new(threads));
+            let settings = Settings { busy, read_timeout: busy, bytes_max: None, readers_max: 2, page_cache, spare_kept, threads };
+            let first = connection::open(&path, &None, Use::Write { bytes_max: None }, busy).unwrap();
+            let database = Database::new(&path, &None, Health::new("test", dir.path()), first, &settings);
+            let reads = |inner: &mut Work<'_>| database.read(inner).unwrap();
+            reads(&mut |_| Ok(()));
+            assert_eq!(database.readers_open(), 1);
+            for _ in 0..3 {
+                reads(&mut |_| database.read(&mut |_| Ok(())));
+                assert_eq!(database.readers_open(), 2, "two reads meet");
+            }
+            reads(&mut |_| Ok(()));
+            reads(&mut |_| Ok(()));
+            assert_eq!(database.readers_open(), left);
+        }
     }
 }

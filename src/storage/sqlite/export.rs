@@ -1,6 +1,9 @@
 //! The manifest inside an exported file: what the file is, and a hash over all that it holds. It knows nothing of whom the file is for.
 
-use super::errors::{Health, Told};
+use super::{
+    cipher::Key,
+    errors::{Health, Told},
+};
 use crate::{
     error::{Error, Result},
     ids::{ConfigId, TenantId},
@@ -47,10 +50,10 @@ const TABLES: [&str; 20] = [
 ];
 
 /// Puts the manifest into a copy that nobody else has open yet. Rows are read one by one: memory does not grow with the file.
-pub(super) fn seal(copy: &Path, tenant: TenantId, busy: Duration, made_at: &str, along: Along<'_>) -> Result<Manifest> {
+pub(super) fn seal(copy: &Path, key: &Key, tenant: TenantId, busy: Duration, made_at: &str, along: Along<'_>) -> Result<Manifest> {
     let health = Health::new(format!("export of {tenant}"), copy);
     let conn = Connection::open_with_flags(copy, super::connection::flags()).told(&health)?;
-    super::connection::prepare(&conn, super::connection::Use::Fill, busy).told(&health)?;
+    super::connection::prepare(&conn, key, super::connection::Use::Fill, busy).told(&health)?;
     let transaction = rusqlite::Transaction::new_unchecked(&conn, rusqlite::TransactionBehavior::Immediate).told(&health)?;
     if along != Along::Secrets {
         transaction.execute("DELETE FROM config_secrets WHERE tenant_id = ?1", [tenant.to_string()]).told(&health)?;
@@ -60,6 +63,8 @@ pub(super) fn seal(copy: &Path, tenant: TenantId, busy: Duration, made_at: &str,
         workspaces_take(&transaction, folder, &health)?;
     }
     let manifest = read(&transaction, tenant, made_at).told(&health)?;
+    // One that came out of a backup may have its old one still.
+    transaction.execute_batch("DROP TABLE IF EXISTS export_manifest").told(&health)?;
     transaction.execute_batch(TABLE).told(&health)?;
     for (name, value) in &manifest {
         transaction.execute("INSERT INTO export_manifest (name, value) VALUES (?1, ?2)", [name, value]).told(&health)?;
@@ -68,7 +73,7 @@ pub(super) fn seal(copy: &Path, tenant: TenantId, busy: Duration, made_at: &str,
     // One file is handed on: nothing of it may stay in a log beside it.
     conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0)).told(&health)?;
     conn.close().map_err(|(_, error)| health.error(error))?;
-    super::copy::check(copy, &health)?;
+    super::copy::check(copy, key, &health)?;
     Ok(manifest)
 }
 
@@ -121,6 +126,10 @@ pub(super) fn read(conn: &Connection, tenant: TenantId, made_at: &str) -> rusqli
     let mut hash = blake3::Hasher::new();
     let along = has_workspaces(conn)?.then_some("workspace_parts");
     for table in TABLES.into_iter().chain(along) {
+        // A file of an older form lacks the newest.
+        if !conn.table_exists(None, table)? {
+            continue;
+        }
         let rows = rows_hash(conn, table, &mut hash)?;
         manifest.insert(format!("rows_{table}"), rows.to_string());
     }

@@ -1,6 +1,7 @@
 //! How a tenant's file comes to be, is opened, looked over and removed. Blocks; who may do so when is `tenants`' affair.
 
 use super::{
+    cipher::{Key, Keys},
     connection::{self, Refusal, Use},
     content::Source,
     database::{self, Database, Settings},
@@ -31,6 +32,7 @@ pub(super) struct TenantFiles {
     pub settings: Settings,
     pub mode: Mode,
     pub heads: Arc<Heads>,
+    pub keys: Arc<Keys>,
     /// What the server does in the transaction of a tenant's first opening.
     pub opening: Box<Opening>,
     /// Tenants that this server has opened before.
@@ -46,18 +48,22 @@ impl TenantFiles {
             tracing::error!(%tenant, path = %path.display(), "the tenant's file is not there");
             return Err(Trouble::Passing(Error::TenantUnavailable));
         }
-        let opened = self.look_over(tenant, &path, &health);
+        let key = self.keys.of(tenant)?;
+        let opened = self.look_over(tenant, &path, &key, &health);
         match opened {
-            Ok(conn) => Ok(Database::new(&path, health, conn, &self.settings)),
+            Ok(conn) => Ok(Database::new(&path, &key, health, conn, &self.settings)),
             Err(Refusal::Unfit(why)) => Err(Trouble::Unfit(why)),
+            Err(Refusal::Passing(_)) if health.is_corrupt() && key.is_some() => {
+                Err(Trouble::Unfit("the file is damaged, or is not encrypted with this tenant's data key".into()))
+            }
             Err(Refusal::Passing(_)) if health.is_corrupt() => Err(Trouble::Unfit("the file is damaged".into())),
             Err(Refusal::Passing(error)) => Err(Trouble::Passing(error)),
         }
     }
 
-    fn look_over(&self, tenant: TenantId, path: &Path, health: &Health) -> std::result::Result<Connection, Refusal> {
+    fn look_over(&self, tenant: TenantId, path: &Path, key: &Key, health: &Health) -> std::result::Result<Connection, Refusal> {
         let usage = Use::Write { bytes_max: self.settings.bytes_max };
-        let conn = connection::open(path, usage, self.settings.busy).told(health)?;
+        let conn = connection::open(path, key, usage, self.settings.busy).told(health)?;
         connection::schema_check(&conn, Kind::Tenant, health, || super::catalog::may_migrate(&self.directory, self.mode))?;
         let first = self.mode == Mode::Server && !self.seen.lock().contains(&tenant);
         // Before the transaction, whose view of the ledger is then at least as new: a server may be adding to both.
@@ -115,9 +121,8 @@ fn check(tenant: TenantId, known: Option<&Head>, tx: &mut dyn Tx) -> std::result
 pub(super) fn create(
     directory: &Directory,
     settings: &Settings,
-    tenant: TenantId,
-    name: &str,
-    at: Time,
+    key: &Key,
+    (tenant, name, at): (TenantId, &str, Time),
     content: Option<&Source>,
 ) -> Result<()> {
     let folder = directory.tenant_folder(tenant);
@@ -133,7 +138,7 @@ pub(super) fn create(
     }
     directory::folder_remove(&making)?;
     directory::folder_create(&making)?;
-    let filled = fill(&making.join("tenant.db"), settings, (tenant, name, at), content)
+    let filled = fill(&making.join("tenant.db"), key, settings, (tenant, name, at), content)
         .and_then(|()| content.map_or(Ok(()), |content| super::content::workspaces_lay(content, &making.join("workspaces"))));
     if filled.is_err() {
         // What is left would be cleared away by the next attempt, too.
@@ -145,10 +150,10 @@ pub(super) fn create(
     directory::folder_sync(shelf)
 }
 
-fn fill(path: &Path, settings: &Settings, (tenant, name, at): (TenantId, &str, Time), content: Option<&Source>) -> Result<()> {
+fn fill(path: &Path, key: &Key, settings: &Settings, (tenant, name, at): (TenantId, &str, Time), content: Option<&Source>) -> Result<()> {
     directory::file_create(path)?;
     let health = Health::of_tenant(tenant, path, false);
-    let conn = connection::open(path, Use::Fill, settings.busy).told(&health)?;
+    let conn = connection::open(path, key, Use::Fill, settings.busy).told(&health)?;
     database::step(&conn, "BEGIN IMMEDIATE", &health)?;
     connection::schema_apply(&conn, Kind::Tenant, &health)?;
     let id = tenant.to_string();

@@ -303,13 +303,13 @@ fn open(directory: &Directory, busy: Duration, health: &Health) -> Result<Connec
         }
     }
     directory::file_create(&path)?;
-    let conn = connection::open(&path, Use::Write { bytes_max: None }, busy).told(health)?;
+    let conn = connection::open(&path, &None, Use::Write { bytes_max: None }, busy).told(health)?;
     conn.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")).told(health)?;
     Ok(conn)
 }
 
 fn try_open(path: &std::path::Path, busy: Duration) -> rusqlite::Result<Connection> {
-    let conn = connection::open(path, Use::Write { bytes_max: None }, busy)?;
+    let conn = connection::open(path, &None, Use::Write { bytes_max: None }, busy)?;
     let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version == 0 {
         // A crash came between making the file and filling it.

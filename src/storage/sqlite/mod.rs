@@ -3,6 +3,7 @@
 
 mod batch;
 mod catalog;
+mod cipher;
 mod connection;
 mod content;
 mod copy;
@@ -24,7 +25,7 @@ mod tx;
 
 use super::{
     Mode,
-    engine::{Along, Engine, Head, Job, Lease, Link, Manifest, Opening, Place, Turnout, Work},
+    engine::{Along, Engine, FileKey, Head, Job, Keyring, Lease, Link, Manifest, Opening, Place, Turnout, Work},
 };
 use crate::{
     clock::Time,
@@ -32,6 +33,7 @@ use crate::{
     error::{Error, Result},
     ids::{BootId, KeyId, TenantId},
 };
+use cipher::Key;
 use connection::Use;
 use database::{Database, Settings};
 use directory::Directory;
@@ -41,7 +43,7 @@ use heads::Heads;
 use page_cache::PageCache;
 use parking_lot::Mutex;
 use queue::Queue;
-pub(super) use restore::restore_all;
+pub(super) use restore::{catalog_keys, folder_make, restore_all};
 use rusqlite::Connection;
 use scheduled_thread_pool::ScheduledThreadPool;
 use std::{
@@ -72,6 +74,9 @@ const FILES_PER_TENANT: u64 = 7;
 /// Open tenants, whatever the descriptors allow: each takes up to a few megabytes of memory.
 const TENANTS_OPEN_MAX: u64 = 1_024;
 
+/// How long a second reader of a database is kept after two reads met.
+const SPARE_READER_KEPT: Duration = Duration::from_secs(60);
+
 /// How long closing waits for running reads and writes.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
@@ -79,7 +84,8 @@ const CLOSE_WAIT: Duration = Duration::from_secs(10);
 pub(super) struct Sqlite {
     directory: Directory,
     settings: Settings,
-    catalog: Database,
+    catalog: Arc<Database>,
+    keys: Arc<cipher::Keys>,
     catalog_queue: Queue,
     catalog_readers: Arc<Semaphore>,
     /// Writes nothing and is in no transaction, so that its `data_version` moves with everyone's commits.
@@ -95,8 +101,16 @@ pub(super) struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the directory and its catalog. `opening` runs in the transaction of a tenant's first opening by this server.
-    pub(super) fn open(dir: &Path, mode: Mode, limits: &Limits, boot: BootId, opening: Box<Opening>) -> Result<Self> {
+    /// Opens the directory and its catalog. `opening` runs in the transaction of a tenant's first opening by this server; `keyring` finds
+    /// the keys of those that are encrypted.
+    pub(super) fn open(
+        dir: &Path,
+        mode: Mode,
+        limits: &Limits,
+        boot: BootId,
+        opening: Box<Opening>,
+        keyring: Box<Keyring>,
+    ) -> Result<Self> {
         connection::begin()?;
         let directory = Directory::open(dir)?;
         let lock = match mode {
@@ -116,11 +130,13 @@ impl Sqlite {
             bytes_max: None,
             readers_max: CATALOG_READERS_MAX,
             page_cache: PageCache::new(limits.page_cache_bytes_max),
+            spare_kept: SPARE_READER_KEPT,
             threads: Arc::new(threads),
         };
-        let catalog = catalog::open(&directory, mode, &settings)?;
+        let catalog = Arc::new(catalog::open(&directory, mode, &settings)?);
+        let keys = Arc::new(cipher::Keys { catalog: Arc::clone(&catalog), keyring });
         let path = directory.catalog();
-        let reader = || connection::open(&path, Use::Read, busy).told(&catalog.health).map(Mutex::new);
+        let reader = || connection::open(&path, &None, Use::Read, busy).told(&catalog.health).map(Mutex::new);
         let watch = reader()?;
         let lookers = (0..LOOKERS).map(|_| reader()).collect::<Result<Vec<_>>>()?;
         let heads = Arc::new(Heads::open(&directory, busy, (mode == Mode::Server).then_some(limits.heads_interval_ms))?);
@@ -132,6 +148,7 @@ impl Sqlite {
             settings: settings.clone(),
             mode,
             heads: Arc::clone(&heads),
+            keys: Arc::clone(&keys),
             opening,
             seen: Arc::clone(&seen),
         };
@@ -140,6 +157,7 @@ impl Sqlite {
         Ok(Self {
             directory,
             settings,
+            keys,
             catalog,
             catalog_queue: Queue::new(limits.tenant_queue_max),
             catalog_readers: Arc::new(Semaphore::new(CATALOG_READERS_MAX as usize)),
@@ -214,7 +232,8 @@ impl Engine for Sqlite {
     }
 
     fn create(&self, tenant: TenantId, name: &str, created_at: Time) -> Result<()> {
-        self.tenants.alone(tenant, || files::create(&self.directory, &self.settings, tenant, name, created_at, None))
+        let key = self.keys.of(tenant)?;
+        self.tenants.alone(tenant, || files::create(&self.directory, &self.settings, &key, (tenant, name, created_at), None))
     }
 
     fn destroy(&self, tenant: TenantId, keys: &[KeyId]) -> Result<()> {
@@ -239,17 +258,27 @@ impl Engine for Sqlite {
 
     fn copy_to(&self, place: Place, target: &Path) -> Result<()> {
         match place {
-            Place::Catalog => copy::copy(&self.directory.catalog(), target, &self.catalog.health, self.settings.busy),
+            Place::Catalog => copy::copy(&self.directory.catalog(), &None, target, &self.catalog.health, self.settings.busy),
             Place::Tenant(tenant) => {
                 let in_use = self.tenants.acquire(tenant)?;
-                copy::copy(&self.directory.tenant(tenant), target, &in_use.database.health, self.settings.busy)
+                let key = self.keys.of(tenant)?;
+                copy::copy(&self.directory.tenant(tenant), &key, target, &in_use.database.health, self.settings.busy)
             }
         }
     }
 
-    fn export_to(&self, tenant: TenantId, target: &Path, made_at: &str, along: Along<'_>) -> Result<Manifest> {
-        self.copy_to(Place::Tenant(tenant), target)?;
-        let sealed = export::seal(target, tenant, self.settings.busy, made_at, along);
+    fn export_to(&self, tenant: TenantId, target: &Path, made_at: &str, along: Along<'_>, file_key: &FileKey) -> Result<Manifest> {
+        let (path, busy, key) = (self.directory.tenant(tenant), self.settings.busy, self.keys.of(tenant)?);
+        let target_key = if along == Along::Secrets { key.clone() } else { file_key.clone() };
+        let in_use = self.tenants.acquire(tenant)?;
+        if along == Along::Secrets || (key.is_none() && target_key.is_none()) {
+            // One key, or none, for both: `VACUUM INTO` leaves no free page behind.
+            copy::copy(&path, &key, target, &in_use.database.health, busy)?;
+        } else {
+            cipher::recode(&path, &key, target, &target_key, &in_use.database.health, busy)?;
+        }
+        drop(in_use);
+        let sealed = export::seal(target, &target_key, tenant, busy, made_at, along);
         if sealed.is_err() {
             // What cannot be removed is told by the error that stands already.
             drop(std::fs::remove_file(target));
@@ -257,11 +286,11 @@ impl Engine for Sqlite {
         sealed
     }
 
-    fn export_open(&self, tenant: TenantId, made_at: &str, along: Along<'_>) -> Result<(File, u64)> {
+    fn export_open(&self, tenant: TenantId, made_at: &str, along: Along<'_>, key: &FileKey) -> Result<(File, u64)> {
         let folder = self.directory.exports();
         directory::folder_create(&folder)?;
         let path = folder.join(format!("{}.db", crate::ids::RequestId::new()));
-        self.export_to(tenant, &path, made_at, along)?;
+        self.export_to(tenant, &path, made_at, along, key)?;
         let file = File::open(&path).map_err(directory::io_error);
         // Without a name it goes with its last reader, whatever ends that.
         std::fs::remove_file(&path).map_err(directory::io_error)?;
@@ -270,25 +299,27 @@ impl Engine for Sqlite {
         Ok((file, size_bytes))
     }
 
-    fn export_read(&self, file: &Path) -> Result<Manifest> {
-        content::source(file, self.settings.busy).map(|source| source.manifest)
+    fn export_read(&self, file: &Path, key: &Key) -> Result<Manifest> {
+        content::source(file, key, self.settings.busy, &self.directory.exports()).map(|source| source.manifest)
     }
 
     fn restore_from(&self, tenant: TenantId, file: &Path, bytes_max: Option<u64>) -> Result<()> {
-        let source = content::source(file, self.settings.busy)?;
+        let key = self.keys.of(tenant)?;
+        let source = content::source(file, &key, self.settings.busy, &self.directory.exports())?;
         // Opened once as ever: what an earlier server left running is closed, and a file that is unfit is refused.
         drop(self.tenants.acquire(tenant)?);
         self.tenants.alone(tenant, || {
             let health = errors::Health::of_tenant(tenant, self.directory.tenant_folder(tenant), bytes_max.is_some());
             let settings = Settings { bytes_max, ..self.settings.clone() };
-            content::restore(&source, &self.directory.tenant(tenant), tenant, &health, &settings)?;
+            content::restore(&source, &self.directory.tenant(tenant), &key, tenant, &health, &settings)?;
             content::workspaces_lay(&source, &self.directory.workspaces_waiting(tenant))
         })
     }
 
-    fn import_from(&self, tenant: TenantId, name: &str, created_at: Time, file: &Path) -> Result<()> {
-        let source = content::source(file, self.settings.busy)?;
-        self.tenants.alone(tenant, || files::create(&self.directory, &self.settings, tenant, name, created_at, Some(&source)))
+    fn import_from(&self, tenant: TenantId, name: &str, created_at: Time, file: &Path, file_key: &Key) -> Result<()> {
+        let source = content::source(file, file_key, self.settings.busy, &self.directory.exports())?;
+        let key = self.keys.of(tenant)?;
+        self.tenants.alone(tenant, || files::create(&self.directory, &self.settings, &key, (tenant, name, created_at), Some(&source)))
     }
 
     fn workspaces_waiting(&self, tenant: TenantId) -> PathBuf {

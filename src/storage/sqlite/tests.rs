@@ -394,7 +394,7 @@ fn opening_work_runs_once_in_a_server_and_never_beside_one() {
             runs.fetch_add(1, Ordering::Relaxed);
             config(tenant, &format!("{}", runs.load(Ordering::Relaxed)))(tx)
         };
-        super::Sqlite::open(dir.path(), mode, limits, BootId::new(), Box::new(opening)).unwrap()
+        super::Sqlite::open(dir.path(), mode, limits, BootId::new(), Box::new(opening), Box::new(|_, _| Ok(None))).unwrap()
     };
     let one_open = Limits { tenants_open_max: 1, ..limits() };
     let engine = open(Mode::Server, &one_open);
