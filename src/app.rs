@@ -6,7 +6,9 @@ use crate::{
     config::Config,
     mail::Mailer,
     metrics::Metrics,
+    once::Once,
     provider::client::Client,
+    pulse::Pulse,
     rates::RateCard,
     sandbox::Sandboxes,
     storage::Storage,
@@ -49,6 +51,10 @@ pub struct Wired {
     pub yard: Arc<Yard>,
     /// What is counted.
     pub metrics: Metrics,
+    /// How providers' calls went lately.
+    pub pulse: Pulse,
+    /// The forms that made something, so that each makes it once.
+    pub once: Arc<Once>,
     /// When the server was wired together.
     pub started: Time,
     /// Cancelled when the server begins to stop: no new turn may start, and whoever waits for something idle may give up.
@@ -73,6 +79,7 @@ impl App {
     /// Wires the parts together.
     pub fn new(parts: Parts) -> Self {
         let (metrics, stopping) = (Metrics::new(), CancellationToken::new());
+        let pulse = Pulse::new(parts.config.limits.provider_calls_remembered_max);
         let yard = Yard::new(Sandboxes::new(&parts.config), &parts.config);
         let agent = Agent::new(agent::Parts {
             storage: parts.storage.clone(),
@@ -82,11 +89,12 @@ impl App {
             limits: parts.config.limits.clone(),
             clock: parts.clock,
             metrics: metrics.clone(),
+            pulse: pulse.clone(),
             telemetry: parts.telemetry.clone(),
             yard: Arc::clone(&yard),
             stopping: stopping.clone(),
         });
-        let started = parts.clock.now();
-        Self { inner: Arc::new(Wired { parts, agent, yard, metrics, started, stopping }) }
+        let (started, once) = (parts.clock.now(), Once::new(parts.config.limits.forms_remembered_max));
+        Self { inner: Arc::new(Wired { parts, agent, yard, metrics, pulse, once, started, stopping }) }
     }
 }

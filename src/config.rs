@@ -377,6 +377,14 @@ limits! {
     session_whole_ms: ms = Duration::from_secs(7 * 24 * 3600);
     /// Sessions of one user; a new one ends the oldest.
     sessions_max: count = 32;
+    /// The longest time that an overview's figures are shown before they are summed up anew, where that took long.
+    overview_kept_ms_max: ms = Duration::from_secs(300);
+    /// Answers, the newest ones of its span, that the overview takes its percentiles from.
+    overview_answers_max: count = 10_000;
+    /// Calls of one provider that are remembered to tell the operator how it fares.
+    provider_calls_remembered_max: count = 512;
+    /// Forms of the dashboard that made something and are remembered, so that the same form sent again makes it no second time.
+    forms_remembered_max: count = 4_096;
     /// How long a link that signs someone in once can be used.
     sign_in_link_ms: ms = Duration::from_secs(15 * 60);
     /// How long a verification or reset mail can be used.
@@ -433,6 +441,10 @@ limits! {
     sandbox_egress_connect_ms: ms = Duration::from_secs(10);
     /// How long a connection out of a sandbox may be silent.
     sandbox_egress_idle_ms: ms = Duration::from_secs(60);
+    /// Entries of one listing of a workspace's files.
+    sandbox_files_listed_max: count = 1_000;
+    /// Bytes of a file that is read out of a workspace.
+    sandbox_file_bytes_max: count = 32 * 1024 * 1024;
     /// Secrets of one config.
     sandbox_secrets_max: count = 64;
     /// Bytes of one secret.

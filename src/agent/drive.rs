@@ -18,6 +18,7 @@ use crate::{
         Answer, Broken, Piece, RefusalKind,
         client::{Call, Ended, Outcome},
     },
+    pulse,
     storage::{Hold, NewMessage, OpenTurn, Principal, Settled, TenantStore},
     telemetry::{ChatFacts, TurnSpan},
 };
@@ -158,6 +159,15 @@ impl Agent {
         }
     }
 
+    /// Counts a call that ended.
+    fn called(&self, provider: &str, wire: &'static str, ended: &Ended) {
+        let parts = self.parts();
+        parts.metrics.vendor_call(wire, outcome_name(&ended.outcome), ended.total);
+        if let Some((ok, outcome)) = health(&ended.outcome) {
+            parts.pulse.beat(provider, pulse::Call { at: parts.clock.now(), outcome, ok, took: ended.total });
+        }
+    }
+
     /// Prepares a call, unless it is `ready`, makes it and settles it.
     async fn call(&self, drive: &Drive, memory: &mut Memory, turn: &mut Turn, model: &ModelRef, aim: Aim, ready: Option<Prepared>) -> Next {
         let prepared = match ready {
@@ -183,7 +193,7 @@ impl Agent {
         crate::failpoint::hit("before-send");
         let (ended, hold) = follow(drive, self.parts().client.send(hold, provider, encoded), told).await;
         crate::failpoint::hit("after-answer");
-        self.parts().metrics.vendor_call(provider.wire.name(), outcome_name(&ended.outcome), ended.total);
+        self.called(&model.provider, provider.wire.name(), &ended);
         let bill = Bill::of(&ended, &hold, sent_bytes);
         if let Some(span) = &drive.span {
             span.chat(self.parts().clock.now(), &chat_facts(&ended, &hold, &bill));
@@ -336,6 +346,21 @@ fn chat_facts<'a>(ended: &Ended, hold: &'a Hold, bill: &Bill) -> ChatFacts<'a> {
         finish,
         failed,
         took: ended.total,
+    }
+}
+
+/// What a call tells of its provider's health: nothing where the caller let go or asked for what cannot be.
+fn health(outcome: &Outcome) -> Option<(bool, &'static str)> {
+    match outcome {
+        Outcome::Answered(_) => Some((true, "answered")),
+        Outcome::Refused(refusal) => match refusal.kind {
+            RefusalKind::Overloaded => Some((false, "overloaded")),
+            RefusalKind::Unreachable => Some((false, "unreachable")),
+            RefusalKind::NotConfigured => Some((false, "credentials refused")),
+            RefusalKind::ContextTooLong | RefusalKind::Invalid => None,
+        },
+        Outcome::Broken(_) => Some((false, "broken off")),
+        Outcome::Cancelled => None,
     }
 }
 

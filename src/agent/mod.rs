@@ -27,6 +27,7 @@ use crate::{
     model::{ChatInput, OnBusy, TurnOutcome},
     money::Money,
     provider::client::Client,
+    pulse::Pulse,
     rates::RateCard,
     storage::{Admission, Claim, OpenTurn, Opened, Principal, Storage, Stored, TenantStore, TurnAsk},
     telemetry::{Telemetry, TraceParent, TurnFacts, TurnSpan},
@@ -69,6 +70,8 @@ pub struct Parts {
     pub clock: Clock,
     /// What is counted.
     pub metrics: Metrics,
+    /// How providers' calls went lately.
+    pub pulse: Pulse,
     /// Who is told of turns and calls.
     pub telemetry: Telemetry,
     /// Where tools run.

@@ -1,201 +1,25 @@
 //! An agent's form: fields for what most configs say, JSON for the rest, and a view of the whole as JSON that stays in step. The fields are
-//! texts as they were typed, so that a mistake comes back as it was made.
+//! texts as they were typed, so that a mistake comes back as it was made; what they stand for is `agent_fields`'.
 
+pub use super::agent_fields::{Fields, ToolFields};
 use super::{
-    Frame, Heading, Html, agents,
+    Frame, Heading, Html,
+    agent_fields::{CLIENT_SIDE, SANDBOXED, pretty},
+    agents,
     parts::{Line, described, faults, field, icon},
 };
 use crate::{
     error::FieldError,
-    model::{ConfigBody, Json, JsonObject, Role},
+    model::{Config, Role},
     template::{self, BuiltIns, Piece},
 };
 use maud::{Markup, html};
-use serde_json::{Value, json};
-
-/// A tool's fields.
-#[derive(Debug, Clone, Default)]
-pub struct ToolFields {
-    /// Its name.
-    pub name: String,
-    /// What it does.
-    pub description: String,
-    /// Its schema, as JSON; empty for any object.
-    pub parameters: String,
-}
-
-/// All fields.
-#[derive(Debug, Clone, Default)]
-#[allow(missing_docs, reason = "they are the config's own")]
-pub struct Fields {
-    pub name: String,
-    pub system_prompt: String,
-    pub provider: String,
-    pub model: String,
-    pub temperature: String,
-    pub top_p: String,
-    pub max_tokens: String,
-    /// The other parameters, a JSON object.
-    pub params: String,
-    /// A JSON list of models.
-    pub fallbacks: String,
-    pub context_policy: String,
-    pub metadata: String,
-    pub tools: Vec<ToolFields>,
-    /// What of the config has no field here, a JSON object: it goes along untouched.
-    pub rest: String,
-}
-
-/// Parameters with a field of their own.
-const PARAMS: [&str; 3] = ["temperature", "top_p", "max_tokens"];
-
-impl Fields {
-    /// Those of a new agent: the model that needs nothing.
-    pub fn fresh() -> Self {
-        Self {
-            provider: "echo".to_owned(),
-            model: "echo".to_owned(),
-            system_prompt: "You help the customers of {tenant_name}. Today is {date}.".to_owned(),
-            context_policy: "truncate".to_owned(),
-            ..Self::default()
-        }
-    }
-
-    /// Those of a config.
-    pub fn of(body: &ConfigBody) -> Self {
-        match serde_json::to_value(body) {
-            Ok(Value::Object(object)) => Self::of_json(object),
-            _ => Self::default(),
-        }
-    }
-
-    /// Those of a config as JSON, whatever is wrong with it.
-    pub fn of_json(mut object: JsonObject) -> Self {
-        let mut model = match object.shift_remove("model_config") {
-            Some(Value::Object(model)) => model,
-            _ => JsonObject::new(),
-        };
-        let fallbacks = model.shift_remove("fallbacks");
-        let metadata = object.shift_remove("metadata");
-        let tools = match object.shift_remove("tools_config") {
-            Some(Value::Array(tools)) => tools.iter().map(tool_fields).collect(),
-            _ => Vec::new(),
-        };
-        Self {
-            name: text(object.shift_remove("name")),
-            system_prompt: text(object.shift_remove("system_prompt")),
-            context_policy: text(object.shift_remove("context_policy")),
-            provider: text(model.shift_remove("provider")),
-            model: text(model.shift_remove("model")),
-            temperature: text(model.shift_remove("temperature")),
-            top_p: text(model.shift_remove("top_p")),
-            max_tokens: text(model.shift_remove("max_tokens")),
-            params: object_text(model),
-            fallbacks: fallbacks.map(|list| pretty(&list)).unwrap_or_default(),
-            metadata: match metadata {
-                Some(Value::Object(object)) => object_text(object),
-                _ => String::new(),
-            },
-            tools,
-            rest: object_text(object),
-        }
-    }
-
-    /// The config as the API takes it, and what is no JSON where JSON belongs.
-    pub fn json(&self) -> (Json, Vec<FieldError>) {
-        let mut errors = Vec::new();
-        let mut part = |pointer: String, text: &str, expected: &str| -> Option<Json> {
-            if text.trim().is_empty() {
-                return None;
-            }
-            match serde_json::from_str::<Json>(text) {
-                Ok(value) => Some(value),
-                Err(error) => {
-                    errors.push(FieldError { pointer, message: format!("Expected {expected}; as it stands it is no JSON: {error}.") });
-                    None
-                }
-            }
-        };
-        let mut model = JsonObject::new();
-        model.insert("provider".into(), json!(self.provider.trim()));
-        model.insert("model".into(), json!(self.model.trim()));
-        for (name, text) in PARAMS.iter().zip([&self.temperature, &self.top_p, &self.max_tokens]) {
-            if let Some(value) = part(format!("/model_config/{name}"), text, "a number") {
-                model.insert((*name).to_owned(), value);
-            }
-        }
-        if let Some(Value::Object(params)) = part("/model_config/params".to_owned(), &self.params, "a JSON object") {
-            model.extend(params);
-        }
-        if let Some(list) = part("/model_config/fallbacks".to_owned(), &self.fallbacks, "a JSON list") {
-            model.insert("fallbacks".into(), list);
-        }
-        let tool = |(n, tool): (usize, &ToolFields)| {
-            let mut object = JsonObject::new();
-            object.insert("name".into(), json!(tool.name.trim()));
-            if !tool.description.trim().is_empty() {
-                object.insert("description".into(), json!(tool.description));
-            }
-            if let Some(parameters) = part(format!("/tools_config/{n}/parameters"), &tool.parameters, "a JSON Schema") {
-                object.insert("parameters".into(), parameters);
-            }
-            Value::Object(object)
-        };
-        let tools: Vec<Json> = self.tools.iter().filter(|tool| !tool.is_blank()).enumerate().map(tool).collect();
-        let metadata = part("/metadata".to_owned(), &self.metadata, "a JSON object").unwrap_or_else(|| json!({}));
-        let mut object = JsonObject::new();
-        object.insert("name".into(), json!(self.name));
-        object.insert("system_prompt".into(), json!(self.system_prompt.replace("\r\n", "\n")));
-        object.insert("model_config".into(), Value::Object(model));
-        object.insert("tools_config".into(), Value::Array(tools));
-        if !self.context_policy.is_empty() {
-            object.insert("context_policy".into(), json!(self.context_policy));
-        }
-        object.insert("metadata".into(), metadata);
-        if let Ok(Value::Object(rest)) = serde_json::from_str::<Json>(&self.rest) {
-            object.extend(rest);
-        }
-        (Value::Object(object), errors)
-    }
-}
-
-impl ToolFields {
-    fn is_blank(&self) -> bool {
-        [&self.name, &self.description, &self.parameters].iter().all(|text| text.trim().is_empty())
-    }
-}
-
-fn tool_fields(tool: &Json) -> ToolFields {
-    match tool {
-        Value::String(name) => ToolFields { name: name.clone(), ..ToolFields::default() },
-        tool => ToolFields {
-            name: text(tool.get("name").cloned()),
-            description: text(tool.get("description").cloned()),
-            parameters: tool.get("parameters").map(pretty).unwrap_or_default(),
-        },
-    }
-}
-
-fn text(value: Option<Json>) -> String {
-    match value {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text,
-        Some(other) => other.to_string(),
-    }
-}
-
-fn object_text(object: JsonObject) -> String {
-    if object.is_empty() { String::new() } else { pretty(&Value::Object(object)) }
-}
-
-fn pretty(value: &Json) -> String {
-    serde_json::to_string_pretty(value).unwrap_or_default()
-}
+use serde_json::json;
 
 /// The form, and what stands around it.
 pub struct AgentForm {
-    /// The agent's id and version; none for a new one.
-    pub known: Option<(String, u32)>,
+    /// The agent as it is; none for a new one.
+    pub known: Option<Config>,
     /// What stands in the fields.
     pub fields: Fields,
     /// What is wrong with them.
@@ -214,6 +38,7 @@ fn field_of(pointer: &str) -> Option<&'static str> {
     match pointer {
         "/name" => Some("name"),
         "/system_prompt" => Some("system_prompt"),
+        "/agent_type" => Some("agent_type"),
         "/context_policy" => Some("context_policy"),
         _ if pointer.starts_with("/metadata") => Some("metadata"),
         _ => match model? {
@@ -228,7 +53,7 @@ fn field_of(pointer: &str) -> Option<&'static str> {
     }
 }
 
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "name",
     "system_prompt",
     "provider",
@@ -238,6 +63,7 @@ const FIELDS: [&str; 11] = [
     "max_tokens",
     "params",
     "fallbacks",
+    "agent_type",
     "context_policy",
     "metadata",
 ];
@@ -255,16 +81,16 @@ impl AgentForm {
 /// The page.
 pub fn page(frame: &Frame, form: &AgentForm) -> Html {
     let (title, action) = match &form.known {
-        Some((id, _)) => (form.fields.name.clone(), format!("/dashboard/agents/{id}")),
+        Some(agent) => (form.fields.name.clone(), format!("/dashboard/agents/{}", agent.id)),
         None => ("New agent".to_owned(), "/dashboard/agents".to_owned()),
     };
     let may = frame.may(Role::Admin);
     let lede = match &form.known {
-        Some((_, version)) => format!("Version {version}. Saving makes the next one."),
+        Some(agent) => format!("Version {}. Saving makes the next one.", agent.version),
         None => "What your app will chat with.".to_owned(),
     };
     let actions = html! {
-        @if let Some((id, _)) = &form.known {
+        @if let Some(Config { id, .. }) = &form.known {
             a.button href={ "/dashboard/playground/" (id) } { (icon("play")) "Try" }
             @if may {
                 form method="post" action={ "/dashboard/agents/" (id) "/delete" } data-confirm="Delete this agent? Chats with it answer 404 from now on; its conversations can still be read." data-confirm-label="Delete" {
@@ -276,11 +102,11 @@ pub fn page(frame: &Frame, form: &AgentForm) -> Html {
     };
     let heading = Heading { crumb: Some(("/dashboard/agents".to_owned(), "Agents".to_owned())), actions, ..Heading::new(title, lede) };
     let content = html! {
-        @if let Some((id, _)) = &form.known { (agents::tabs(id, "edit")) }
+        @if let Some(agent) = &form.known { (agents::tabs(agent, "edit")) }
         div.split {
             form.form #agent data-editor method="post" action=(action) hx-post="/dashboard/agents/check" hx-trigger="input changed delay:400ms, change"
                 hx-target="#agent-check" hx-swap="outerHTML" hx-include="#agent" {
-                (frame.token())
+                (frame.token_once())
                 (check(form))
                 div #agent-fields { (fields(form)) }
                 @if may {
@@ -360,7 +186,7 @@ fn fields(form: &AgentForm) -> Markup {
         }
         fieldset {
             legend { "Tools" }
-            p.hint { "The model asks for them; your app runs them and posts what they gave." }
+            (where_tools_run(form))
             div #tools { @for tool in &it.tools { (tool_row(tool)) } }
             button.button.small type="button" hx-get="/dashboard/agents/tool-row" hx-trigger="click" hx-target="#tools" hx-swap="beforeend" { (icon("plus")) "Add a tool" }
         }
@@ -372,6 +198,18 @@ fn fields(form: &AgentForm) -> Markup {
             (area("metadata", "Metadata", "A JSON object of your own remarks.", &it.metadata, 3))
         }
     }
+}
+
+fn where_tools_run(form: &AgentForm) -> Markup {
+    let choice = |value: &str, words: &str| html! { option value=(value) selected[form.fields.agent_type == value] { (words) } };
+    let input = html! {
+        select id="agent_type" name="agent_type" aria-describedby=(described("agent_type", "hint")) {
+            (choice(CLIENT_SIDE, "In your app"))
+            (choice(SANDBOXED, "On this server, in a sandbox"))
+        }
+    };
+    let hint = "The model asks for tools. Your app runs them and posts what they gave; or this server does, from a bundle that you upload once the agent is made.";
+    field("agent_type", "Tools run", hint, form.error("agent_type"), input)
 }
 
 fn providers(form: &AgentForm) -> Markup {
@@ -415,7 +253,7 @@ pub fn tool_row(tool: &ToolFields) -> Html {
                 label { "Name " input name="tool_name" value=(tool.name) autocomplete="off" spellcheck="false"; }
                 label { "What it does " input name="tool_description" value=(tool.description) autocomplete="off"; }
             }
-            label { "Arguments, a JSON Schema " textarea.code name="tool_parameters" rows="4" spellcheck="false" { (tool.parameters) } }
+            label { "Arguments, a JSON Schema " textarea.code name="tool_parameters" rows="3" spellcheck="false" { (tool.parameters) } }
             button.icon-button type="button" data-remove=".tool-row" aria-label="Remove tool" { (icon("trash")) }
         }
     }
@@ -464,20 +302,6 @@ pub fn rendered(prompt: &str, built_ins: &BuiltIns<'_>, bytes_max: usize) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_config_comes_back_from_its_fields_as_it_was() {
-        let config = json!({
-            "name": "Site Editor", "agent_type": "client-side", "system_prompt": "You edit\n{tenant_name}'s <b>site</b>.",
-            "model_config": {"provider": "anthropic", "model": "claude-sonnet-4-6", "fallbacks": [{"provider": "echo", "model": "echo"}], "temperature": 0.2, "max_tokens": 800, "stop_sequences": ["x"]},
-            "tools_config": [{"name": "read_file", "description": "Reads.", "parameters": {"type": "object"}}, {"name": "ls"}],
-            "context_policy": "compact", "workspace_image": null, "metadata": {"team": "web"},
-        });
-        let body: ConfigBody = serde_json::from_value(config).unwrap();
-        let (json, errors) = Fields::of(&body).json();
-        assert_eq!(errors, []);
-        assert_eq!(serde_json::from_value::<ConfigBody>(json).unwrap(), body);
-    }
 
     #[test]
     fn what_is_no_json_is_told_at_its_field_and_kept_as_it_was_typed() {

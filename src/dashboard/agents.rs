@@ -2,34 +2,38 @@
 
 use super::{
     Frame, Heading, Html,
-    parts::{badge, empty, icon, pager, time},
+    list::{Head, Listing, Pages, table},
+    parts::{badge, empty, icon, time},
 };
-use crate::model::{Config, ConfigBody, ConfigVersion, List, Role};
+use crate::model::{AgentType, Config, ConfigBody, ConfigVersion, List, Role};
 use maud::{Markup, html};
 use similar::{ChangeTag, TextDiff};
 use std::{fmt::Write, time::Duration};
 
+const HEADS: [Head; 6] =
+    [Head::Words("Name"), Head::Words("Model"), Head::Figures("Tools"), Head::Figures("Version"), Head::Words("Changed"), Head::Actions];
+
+const VERSION_HEADS: [Head; 5] = [Head::Words("Version"), Head::Words("Model"), Head::Words("Written"), Head::Words("By"), Head::Actions];
+
 /// The list.
-pub fn list(frame: &Frame, agents: &List<Config>, newer: Option<&str>, older: Option<&str>) -> Html {
+pub fn list(frame: &Frame, agents: &List<Config>, pages: &Pages) -> Html {
     let may = frame.may(Role::Admin);
     let new = html! { @if may { a.button.primary href="/dashboard/agents/new" { (icon("plus")) "New agent" } } };
     let heading = Heading { actions: new.clone(), ..Heading::new("Agents", "A prompt, a model and tools, each write kept as a version.") };
-    let content = html! {
-        @if agents.data.is_empty() {
-            (empty("agents", "No agents yet", "An agent is what your app chats with: its prompt, its model and the tools that your app runs for it.", new))
-        } @else {
-            section.card {
-                div.table-wrap tabindex="0" role="region" aria-label="Agents" {
-                    table.table.stacked {
-                        thead { tr { th { "Name" } th { "Model" } th { "Tools" } th { "Version" } th { "Changed" } th { span.sr-only { "Actions" } } } }
-                        tbody { @for agent in &agents.data { (row(agent)) } }
-                    }
-                }
-            }
-            (pager(newer, older))
-        }
+    let listing = Listing {
+        label: "Agents",
+        heads: &HEADS,
+        rows: agents.data.iter().map(row).collect(),
+        nothing: empty(
+            "agents",
+            "No agents yet",
+            "An agent is what your app chats with: its prompt, its model and the tools that it may call.",
+            new,
+        ),
+        all: None,
+        pages,
     };
-    frame.page(&heading, content)
+    frame.page(&heading, listing.draw())
 }
 
 fn row(agent: &Config) -> Markup {
@@ -47,12 +51,14 @@ fn row(agent: &Config) -> Markup {
 }
 
 /// What an agent's pages have in common: the tabs.
-pub(super) fn tabs(id: &str, here: &str) -> Markup {
+pub(super) fn tabs(agent: &Config, here: &str) -> Markup {
+    let (id, sandboxed) = (agent.id, agent.body.agent_type == AgentType::Sandboxed);
     let tab = |name: &str, path: String, words: &str| html! { a href=(path) aria-current=[(name == here).then_some("page")] { (words) } };
     html! {
         nav.tabs aria-label="Agent" {
             (tab("edit", format!("/dashboard/agents/{id}"), "Edit"))
             (tab("versions", format!("/dashboard/agents/{id}/versions"), "Versions"))
+            @if sandboxed || here == "sandbox" { (tab("sandbox", format!("/dashboard/agents/{id}/sandbox"), "Sandbox")) }
             (tab("try", format!("/dashboard/playground/{id}"), "Playground"))
             (tab("conversations", format!("/dashboard/conversations?config_id={id}"), "Conversations"))
         }
@@ -60,38 +66,33 @@ pub(super) fn tabs(id: &str, here: &str) -> Markup {
 }
 
 /// The versions.
-pub fn versions(frame: &Frame, agent: &Config, versions: &List<ConfigVersion>, newer: Option<&str>, older: Option<&str>) -> Html {
-    let id = agent.id.to_string();
+pub fn versions(frame: &Frame, agent: &Config, versions: &List<ConfigVersion>, pages: &Pages) -> Html {
     let heading = Heading {
         crumb: Some(("/dashboard/agents".to_owned(), "Agents".to_owned())),
         ..Heading::new(agent.body.name.clone(), "Every write made a version. Chats use the newest; messages name the one that answered.")
     };
     let content = html! {
-        (tabs(&id, "versions"))
-        section.card {
-            div.table-wrap tabindex="0" role="region" aria-label="Versions" {
-                table.table.stacked {
-                    thead { tr { th { "Version" } th { "Model" } th { "Written" } th { "By" } th { span.sr-only { "Actions" } } } }
-                    tbody {
-                        @for version in &versions.data {
-                            tr {
-                                td data-label="Version" {
-                                    a.row-link href={ "/dashboard/agents/" (id) "/versions/" (version.version) } { "v" (version.version) }
-                                    @if version.version == agent.version { " " (badge("ok", "in force")) }
-                                }
-                                td data-label="Model" { code { (version.body.model_config.provider) "/" (version.body.model_config.model) } }
-                                td data-label="Written" { (time(version.created_at, "short")) }
-                                td data-label="By" { code { (version.created_by) } }
-                                td.row-actions { @if version.version != agent.version { (restore(frame, &id, version.version)) } }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        (pager(newer, older))
+        (tabs(agent, "versions"))
+        section.card { (table("Versions", &VERSION_HEADS, versions.data.iter().map(|version| version_row(frame, agent, version)))) }
+        (pages.draw())
     };
     frame.page(&heading, content)
+}
+
+fn version_row(frame: &Frame, agent: &Config, version: &ConfigVersion) -> Markup {
+    let id = agent.id.to_string();
+    html! {
+        tr {
+            td data-label="Version" {
+                a.row-link href={ "/dashboard/agents/" (id) "/versions/" (version.version) } { "v" (version.version) }
+                @if version.version == agent.version { " " (badge("ok", "in force")) }
+            }
+            td data-label="Model" { code { (version.body.model_config.provider) "/" (version.body.model_config.model) } }
+            td data-label="Written" { (time(version.created_at, "short")) }
+            td data-label="By" { code { (version.created_by) } }
+            td.row-actions { @if version.version != agent.version { (restore(frame, &id, version.version)) } }
+        }
+    }
 }
 
 fn restore(frame: &Frame, id: &str, version: u32) -> Markup {
@@ -118,7 +119,7 @@ pub fn version(frame: &Frame, agent: &Config, version: &ConfigVersion, before: O
     let old = before.map(|before| plain(&before.body)).unwrap_or_default();
     let new = plain(&version.body);
     let content = html! {
-        (tabs(&id, "versions"))
+        (tabs(agent, "versions"))
         section.card {
             header.card-head {
                 h2 { @match before { Some(before) => { "Since version " (before.version) } None => { "The first version" } } }

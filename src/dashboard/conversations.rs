@@ -2,59 +2,84 @@
 
 use super::{
     Frame, Heading, Html,
-    parts::{badge, count, empty, icon, money, pager, time},
+    list::{Head, Listing, Pages, choice, filters},
+    parts::{Line, badge, count, empty, faults, icon, money, time},
 };
-use crate::model::{Config, Conversation, ConversationDetail, Json, List, Message, Role, Speaker, ToolCall};
+use crate::{
+    error::FieldError,
+    model::{Config, Conversation, ConversationDetail, Json, Member, Message, Role, Speaker, ToolCall},
+};
 use maud::{Markup, html};
 
-/// What the list was asked for.
+/// What the list was asked for, as it was typed.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
     /// Words that a message has.
     pub q: String,
     /// Of this agent.
     pub config_id: String,
+    /// Begun by this user.
+    pub user_id: String,
+    /// With this in the metadata, as `key=value`.
+    pub metadata: String,
     /// Whether anything was asked for.
     pub filtered: bool,
 }
 
+/// Who and what conversations belong to, to call them by their names.
+pub struct Known {
+    /// The tenant's agents.
+    pub agents: Vec<Config>,
+    /// Its members.
+    pub members: Vec<Member>,
+}
+
+impl Known {
+    fn agent(&self, it: &Conversation) -> Markup {
+        let known = self.agents.iter().find(|agent| agent.id == it.config_id);
+        html! {
+            @match known {
+                Some(agent) => { a href={ "/dashboard/agents/" (agent.id) } { (agent.body.name) } }
+                None => { "a deleted agent" }
+            }
+        }
+    }
+
+    fn user(&self, it: &Conversation) -> Option<&str> {
+        self.members.iter().find(|member| member.user_id == it.user_id).map(|member| member.email.as_str())
+    }
+}
+
+const HEADS: [Head; 5] =
+    [Head::Words("Conversation"), Head::Words("Agent"), Head::Figures("Messages"), Head::Words("State"), Head::Words("Changed")];
+
 /// The list.
-pub fn list(frame: &Frame, asked: &Asked, agents: &[Config], found: &List<Conversation>, newer: Option<&str>, older: Option<&str>) -> Html {
+pub fn list(frame: &Frame, asked: &Asked, known: &Known, found: &[Conversation], pages: &Pages) -> Html {
+    let agents: Vec<_> = known.agents.iter().map(|agent| (agent.id.to_string(), agent.body.name.clone())).collect();
+    let users: Vec<_> = known.members.iter().map(|member| (member.user_id.to_string(), member.email.clone())).collect();
+    let begin = html! { a.button.primary href="/dashboard/playground" { (icon("play")) "Open the playground" } };
+    let fields = html! {
+        div.field.grow {
+            label for="q" { "Words" }
+            input #q name="q" type="search" value=(asked.q) maxlength="200" placeholder="All of these words";
+        }
+        (choice("config_id", "Agent", "Any agent", &asked.config_id, &agents))
+        (choice("user_id", "Begun by", "Anyone", &asked.user_id, &users))
+        div.field {
+            label for="metadata" { "Metadata" }
+            input #metadata name="metadata" value=(asked.metadata) maxlength="400" placeholder="plan=pro" autocomplete="off" spellcheck="false";
+        }
+    };
     let content = html! {
-        form.filters role="search" method="get" action="/dashboard/conversations" {
-            div.field {
-                label for="q" { "Words" }
-                input #q name="q" type="search" value=(asked.q) maxlength="200" placeholder="All of these words";
-            }
-            div.field {
-                label for="config_id" { "Agent" }
-                select #config_id name="config_id" {
-                    option value="" { "Any agent" }
-                    @for agent in agents {
-                        @let id = agent.id.to_string();
-                        option value=(id) selected[id == asked.config_id] { (agent.body.name) }
-                    }
-                }
-            }
-            button.button { (icon("search")) "Search" }
-        }
-        @if found.data.is_empty() {
-            @if asked.filtered {
-                (empty("search", "Nothing found", "No conversation has all of these words, of this agent.", html! { a.button href="/dashboard/conversations" { "Show all" } }))
-            } @else {
-                (empty("conversations", "No conversations yet", "They begin when your app, or you in the playground, says something to an agent.", html! { a.button.primary href="/dashboard/playground" { (icon("play")) "Open the playground" } }))
-            }
-        } @else {
-            section.card {
-                div.table-wrap tabindex="0" role="region" aria-label="Conversations" {
-                    table.table.stacked {
-                        thead { tr { th { "Conversation" } th { "Agent" } th { "Messages" } th { "State" } th { "Changed" } } }
-                        tbody { @for it in &found.data { (row(it, agents)) } }
-                    }
-                }
-            }
-            (pager(newer, older))
-        }
+        (filters("/dashboard/conversations", ("search", "Search"), fields))
+        (Listing {
+            label: "Conversations",
+            heads: &HEADS,
+            rows: found.iter().map(|it| row(it, known)).collect(),
+            nothing: empty("conversations", "No conversations yet", "They begin when your app, or you in the playground, says something to an agent.", begin),
+            all: asked.filtered.then_some("/dashboard/conversations"),
+            pages,
+        }.draw())
     };
     frame.page(&Heading::new("Conversations", "What was said, with which tools, and what it cost."), content)
 }
@@ -62,26 +87,16 @@ pub fn list(frame: &Frame, asked: &Asked, agents: &[Config], found: &List<Conver
 fn state(it: &Conversation) -> Markup {
     match (it.active_turn_id, it.open_tool_calls.len()) {
         (Some(_), _) => badge("info", "running"),
-        (None, 0) => badge("quiet", "idle"),
+        (None, 0) => html! { span.muted { "idle" } },
         (None, _) => badge("warn", "waits for tools"),
     }
 }
 
-fn agent_name(it: &Conversation, agents: &[Config]) -> Markup {
-    let known = agents.iter().find(|agent| agent.id == it.config_id);
-    html! {
-        @match known {
-            Some(agent) => { a href={ "/dashboard/agents/" (agent.id) } { (agent.body.name) } }
-            None => { "a deleted agent" }
-        }
-    }
-}
-
-fn row(it: &Conversation, agents: &[Config]) -> Markup {
+fn row(it: &Conversation, known: &Known) -> Markup {
     html! {
         tr {
             td data-label="Conversation" { a.row-link href={ "/dashboard/conversations/" (it.id) } { (it.title) } }
-            td data-label="Agent" { (agent_name(it, agents)) }
+            td data-label="Agent" { (known.agent(it)) }
             td.num data-label="Messages" { (count(it.message_count)) }
             td data-label="State" { (state(it)) }
             td data-label="Changed" { (time(it.updated_at, "ago")) }
@@ -89,8 +104,44 @@ fn row(it: &Conversation, agents: &[Config]) -> Markup {
     }
 }
 
-/// One conversation. `older` is the path of the messages before those that are shown.
-pub fn detail(frame: &Frame, it: &ConversationDetail, agents: &[Config], older: Option<&str>) -> Html {
+/// The paths of the messages around those that are shown.
+#[derive(Debug, Clone, Default)]
+pub struct Around {
+    /// Where the messages before are.
+    pub earlier: Option<String>,
+    /// Where the messages behind are.
+    pub later: Option<String>,
+}
+
+impl Around {
+    fn span(&self, shown: &[Message], all: u64) -> Markup {
+        html! {
+            @if let (Some(first), Some(last), true) = (shown.first(), shown.last(), self.earlier.is_some() || self.later.is_some()) {
+                p.hint { "Messages " (count(first.seq)) "–" (count(last.seq)) " of " (count(all)) }
+            }
+        }
+    }
+
+    fn step(path: Option<&str>, rel: &str, words: &str) -> Markup {
+        html! {
+            @if let Some(path) = path {
+                nav.pager.middle aria-label=(words) { a.button.small rel=(rel) href=(path) { (icon("history")) (words) } }
+            }
+        }
+    }
+}
+
+/// What the title's form was sent with, if it could not be kept.
+#[derive(Debug, Clone, Default)]
+pub struct Renaming {
+    /// What was typed.
+    pub title: String,
+    /// What is wrong with it.
+    pub errors: Vec<FieldError>,
+}
+
+/// One conversation.
+pub fn detail(frame: &Frame, it: &ConversationDetail, known: &Known, around: &Around, renaming: Option<&Renaming>) -> Html {
     let conversation = &it.conversation;
     let actions = html! {
         a.button href={ "/dashboard/conversations/" (conversation.id) "/export" } download { (icon("download")) "JSON" }
@@ -103,38 +154,63 @@ pub fn detail(frame: &Frame, it: &ConversationDetail, agents: &[Config], older: 
     };
     let heading = Heading {
         crumb: Some(("/dashboard/conversations".to_owned(), "Conversations".to_owned())),
-        lede: html! { (agent_name(conversation, agents)) " · begun " (time(conversation.created_at, "full")) " · " (state(conversation)) },
+        lede: html! { (known.agent(conversation)) " · begun " (time(conversation.created_at, "full")) " · " (state(conversation)) },
         actions,
         ..Heading::new(conversation.title.clone(), "")
     };
     let content = html! {
         div.split {
             section {
-                (pager(older, None))
+                (around.span(&it.messages, conversation.message_count))
+                (Around::step(around.earlier.as_deref(), "prev", "Earlier messages"))
                 ol.transcript { @for message in &it.messages { (turn(message)) } }
+                (Around::step(around.later.as_deref(), "next", "Later messages"))
             }
-            aside.stack {
-                section.card {
-                    header.card-head { h2 { "Facts" } }
-                    div.card-body {
-                        dl.facts {
-                            div { dt { "Id" } dd { code { (conversation.id) } } }
-                            div { dt { "Messages" } dd { (count(conversation.message_count)) } }
-                            div { dt { "Logs" } dd { a href={ "/dashboard/logs?conversation_id=" (conversation.id) } { "of this conversation" } } }
-                            @if let Some(user) = &conversation.user { div { dt { "End user" } dd { (user) } } }
-                        }
-                    }
-                }
-                @if !conversation.metadata.is_empty() {
-                    section.card {
-                        header.card-head { h2 { "Metadata" } }
-                        div.card-body { pre.code tabindex="0" { code { (pretty(&Json::Object(conversation.metadata.clone()))) } } }
-                    }
-                }
-            }
+            aside.stack { (facts(frame, conversation, known, renaming)) }
         }
     };
     frame.page(&heading, content)
+}
+
+fn facts(frame: &Frame, conversation: &Conversation, known: &Known, renaming: Option<&Renaming>) -> Markup {
+    html! {
+        section.card {
+            header.card-head { h2 { "Facts" } }
+            div.card-body {
+                dl.facts {
+                    div { dt { "Id" } dd { code { (conversation.id) } } }
+                    div { dt { "Messages" } dd { (count(conversation.message_count)) } }
+                    div { dt { "Logs" } dd { a href={ "/dashboard/logs?conversation_id=" (conversation.id) } { "of this conversation" } } }
+                    @if let Some(user) = known.user(conversation) { div { dt { "Begun by" } dd { (user) } } }
+                    @if let Some(user) = &conversation.user { div { dt { "End user" } dd { (user) } } }
+                }
+                @if frame.may(Role::Member) { (rename(frame, conversation, renaming)) }
+            }
+        }
+        @if !conversation.metadata.is_empty() {
+            section.card {
+                header.card-head { h2 { "Metadata" } }
+                div.card-body { pre.code tabindex="0" { code { (pretty(&Json::Object(conversation.metadata.clone()))) } } }
+            }
+        }
+    }
+}
+
+fn rename(frame: &Frame, conversation: &Conversation, renaming: Option<&Renaming>) -> Markup {
+    let title = renaming.map_or(conversation.title.as_str(), |it| it.title.as_str());
+    let errors = renaming.map_or(&[][..], |it| &it.errors);
+    let (own, others): (Vec<_>, Vec<_>) = errors.iter().cloned().partition(|error| error.pointer == "/title");
+    html! {
+        details.more open[renaming.is_some()] {
+            summary { "Rename" }
+            form.form method="post" action={ "/dashboard/conversations/" (conversation.id) "/rename" } {
+                (frame.token())
+                (faults(&others))
+                (Line { name: "title", label: "Title", value: title, error: own.first().map(|error| error.message.as_str()), ..Line::PLAIN }.draw())
+                div.form-foot { button.button.small { "Save the title" } }
+            }
+        }
+    }
 }
 
 fn turn(message: &Message) -> Markup {
@@ -154,10 +230,11 @@ fn turn(message: &Message) -> Markup {
             @for call in &message.tool_calls { (tool_call(call)) }
             @if let Some(usage) = &message.usage {
                 div.turn-foot {
-                    (count(usage.input_total())) " in · " (count(usage.output_tokens)) " out"
-                    @if let Some(cost) = message.cost { " · " (money(cost)) }
-                    @if let Some(version) = message.config_version { " · v" (version) }
-                    @if let Some(model) = &message.model { " · " (model.provider) "/" (model.model) }
+                    span { (count(usage.input_total())) " in" }
+                    span { (count(usage.output_tokens)) " out" }
+                    @if let Some(cost) = message.cost { (money(cost)) }
+                    @if let Some(version) = message.config_version { span { "version " (version) } }
+                    @if let Some(model) = &message.model { code { (model.provider) "/" (model.model) } }
                 }
             }
         }

@@ -3,7 +3,7 @@
 use super::{
     Html, Said, brand, head,
     parts::{Line, badge, faults, icon, notice, secret},
-    token,
+    token, token_once,
 };
 use crate::{
     error::FieldError,
@@ -205,8 +205,8 @@ pub fn link(token: &str, sent: &Sent) -> Html {
     gate("Sign in", None, content)
 }
 
-/// Choose a tenant, or make one.
-pub fn tenants(form_token: &str, tenants: &[MeTenant], name: &str, errors: &[FieldError]) -> Html {
+/// Choose a tenant, or make one. `once` is what the form for a new one carries.
+pub fn tenants(form_token: &str, once: &str, tenants: &[MeTenant], name: &str, errors: &[FieldError]) -> Html {
     let error = errors.iter().find(|error| error.pointer == "/name").map(|error| error.message.as_str());
     let others: Vec<FieldError> = errors.iter().filter(|error| error.pointer != "/name").cloned().collect();
     let content = html! {
@@ -227,7 +227,7 @@ pub fn tenants(form_token: &str, tenants: &[MeTenant], name: &str, errors: &[Fie
             }
         }
         form.stack method="post" action="/dashboard/tenants" {
-            (token(form_token))
+            (token_once(form_token, once))
             (Line { name: "name", label: "Name of a new tenant", value: name, hint: "Your company or project. It can be changed.", error, ..Line::PLAIN }.draw())
             button.button.primary { "Make the tenant" }
         }

@@ -2,10 +2,11 @@
 
 use super::{
     Frame, Heading, Html,
+    list::{Head, Listing, Pages, choice, filters},
     overview::duration,
-    parts::{badge, count, empty, icon, money, pager, status_badge, time},
+    parts::{badge, count, empty, icon, money, status_badge, time},
 };
-use crate::model::{Config, Key, List, LogRow};
+use crate::model::{Config, Key, LogRow};
 use maud::{Markup, html};
 
 /// What the list was asked for, as it was typed.
@@ -31,92 +32,73 @@ pub struct Asked {
 const EVENTS: [(&str, &str); 5] =
     [("", "Any event"), ("step", "Step of a turn"), ("refused", "Refused"), ("interrupted", "Interrupted"), ("hold_breach", "Hold breach")];
 
+const HEADS: [Head; 7] = [
+    Head::Words("When"),
+    Head::Words("Status"),
+    Head::Words("What"),
+    Head::Words("Model"),
+    Head::Figures("Tokens"),
+    Head::Figures("Cost"),
+    Head::Figures("Took"),
+];
+
 /// The list.
-pub fn list(
-    frame: &Frame,
-    asked: &Asked,
-    agents: &[Config],
-    keys: &[Key],
-    rows: &List<LogRow>,
-    newer: Option<&str>,
-    older: Option<&str>,
-) -> Html {
+pub fn list(frame: &Frame, asked: &Asked, agents: &[Config], keys: &[Key], rows: &[LogRow], pages: &Pages) -> Html {
     let heading = Heading {
         actions: html! { @if asked.newest { span.live data-live-state { "Live" } } },
         ..Heading::new("Logs", "One row a vendor call, and one a request that was refused.")
     };
+    let begin = html! { a.button.primary href="/dashboard/playground" { (icon("play")) "Open the playground" } };
+    let listing = Listing {
+        label: "Log",
+        heads: &HEADS,
+        rows: rows.iter().map(line).collect(),
+        nothing: empty(
+            "logs",
+            "Nothing was logged yet",
+            "Say something to an agent, and its vendor call stands here with its timings.",
+            begin,
+        ),
+        all: asked.filtered.then_some("/dashboard/logs"),
+        pages,
+    };
+    let live = asked.newest;
     let content = html! {
-        (filters(asked, agents, keys))
+        (filters("/dashboard/logs", ("filter", "Filter"), fields(asked, agents, keys)))
         // The newest page follows what happens; older ones stand still.
-        div.stack #log-rows data-live=[asked.newest.then_some("/dashboard/events")] data-live-event=[asked.newest.then_some("log")]
-            hx-get=[asked.newest.then_some(&asked.path)] hx-trigger=[asked.newest.then_some("live")] hx-select="#log-rows" hx-target="this" hx-swap="outerHTML" {
-            @if rows.data.is_empty() {
-                @if asked.filtered {
-                    (empty("filter", "No row fits", "Take a filter away, or widen the time.", html! { a.button href="/dashboard/logs" { "Show all" } }))
-                } @else {
-                    (empty("logs", "Nothing was logged yet", "Say something to an agent, and its vendor call stands here with its timings.", html! { a.button.primary href="/dashboard/playground" { (icon("play")) "Open the playground" } }))
-                }
-            } @else {
-                section.card {
-                    div.table-wrap tabindex="0" role="region" aria-label="Log" {
-                        table.table.stacked {
-                            thead { tr { th { "When" } th { "Status" } th { "What" } th { "Model" } th.num { "Tokens" } th.num { "Cost" } th.num { "Took" } } }
-                            tbody { @for row in &rows.data { (line(row)) } }
-                        }
-                    }
-                }
-                (pager(newer, older))
-            }
+        div.stack #log-rows data-live=[live.then_some("/dashboard/events")] data-live-event=[live.then_some("log")]
+            hx-get=[live.then_some(&asked.path)] hx-trigger=[live.then_some("live")] hx-select="#log-rows" hx-target="this" hx-swap="outerHTML" {
+            (listing.draw())
         }
     };
     frame.page(&heading, content)
 }
 
-fn filters(asked: &Asked, agents: &[Config], keys: &[Key]) -> Markup {
+fn fields(asked: &Asked, agents: &[Config], keys: &[Key]) -> Markup {
+    let agents: Vec<_> = agents.iter().map(|agent| (agent.id.to_string(), agent.body.name.clone())).collect();
+    let keys: Vec<_> = keys.iter().map(|key| (key.id.to_string(), key.name.clone())).collect();
     html! {
-        form.filters role="search" method="get" action="/dashboard/logs" {
-            div.field {
-                label for="status" { "Status" }
-                input #status name="status" inputmode="numeric" size="6" value=(asked.status) placeholder="200";
-            }
-            div.field {
-                label for="event" { "Event" }
-                select #event name="event" { @for (value, words) in EVENTS { option value=(value) selected[value == asked.event] { (words) } } }
-            }
-            div.field {
-                label for="config_id" { "Agent" }
-                select #config_id name="config_id" {
-                    option value="" { "Any agent" }
-                    @for agent in agents {
-                        @let id = agent.id.to_string();
-                        option value=(id) selected[id == asked.config_id] { (agent.body.name) }
-                    }
-                }
-            }
-            div.field {
-                label for="key_id" { "Key" }
-                select #key_id name="key_id" {
-                    option value="" { "Any key" }
-                    @let known = keys.iter().any(|key| key.id.to_string() == asked.key_id);
-                    @if !asked.key_id.is_empty() && !known { option value=(asked.key_id) selected { "a session, or another's key" } }
-                    @for key in keys {
-                        @let id = key.id.to_string();
-                        option value=(id) selected[id == asked.key_id] { (key.name) }
-                    }
-                }
-            }
-            div.field {
-                label for="since" { "From (UTC)" }
-                input #since name="since" type="datetime-local" value=(asked.since);
-            }
-            div.field {
-                label for="until" { "Before (UTC)" }
-                input #until name="until" type="datetime-local" value=(asked.until);
-            }
-            @if !asked.conversation_id.is_empty() { input type="hidden" name="conversation_id" value=(asked.conversation_id); }
-            label.check { input type="checkbox" name="failed" value="1" checked[asked.failed]; " Failures only" }
-            button.button { (icon("filter")) "Filter" }
+        div.field {
+            label for="status" { "Status" }
+            input.short #status name="status" inputmode="numeric" size="6" value=(asked.status) placeholder="200";
         }
+        div.field {
+            label for="event" { "Event" }
+            select #event name="event" { @for (value, words) in EVENTS { option value=(value) selected[value == asked.event] { (words) } } }
+        }
+        (choice("config_id", "Agent", "Any agent", &asked.config_id, &agents))
+        (choice("key_id", "Key", "Any key", &asked.key_id, &keys))
+        label.check { input type="checkbox" name="failed" value="1" checked[asked.failed]; " Failures only" }
+        span.break {}
+        div.field.wide {
+            label for="since" { "From (UTC)" }
+            input #since name="since" type="datetime-local" value=(asked.since);
+        }
+        div.field.wide {
+            label for="until" { "Before (UTC)" }
+            input #until name="until" type="datetime-local" value=(asked.until);
+        }
+        @if !asked.conversation_id.is_empty() { input type="hidden" name="conversation_id" value=(asked.conversation_id); }
     }
 }
 
@@ -151,7 +133,7 @@ pub fn detail(frame: &Frame, row: &LogRow, agent: Option<&str>, key: Option<&str
         @if let Some(detail) = &row.detail {
             section.card { header.card-head { h2 { "What happened" } } div.card-body { pre.code tabindex="0" { code { (detail) } } } }
         }
-        div.grid {
+        div.grid.even {
             section.card {
                 header.card-head { h2 { "Timings" } }
                 div.card-body {
@@ -173,7 +155,7 @@ pub fn detail(frame: &Frame, row: &LogRow, agent: Option<&str>, key: Option<&str
                             (fact("Written to the cache", html! { (count(usage.cache_write_tokens)) }))
                             (fact("Output tokens", html! { (count(usage.output_tokens)) }))
                         }
-                        @if let Some(cost) = row.cost { (fact("Cost", html! { (money(cost)) " (exactly $" (cost) ")" })) }
+                        @if let Some(cost) = row.cost { (fact("Cost", money(cost))) (fact("Exactly", html! { "$" (cost) })) }
                     }
                 }
             }

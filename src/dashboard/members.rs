@@ -2,7 +2,8 @@
 
 use super::{
     Frame, Heading, Html,
-    parts::{Line, badge, faults, field, icon, pager, time},
+    list::{Head, Pages, table},
+    parts::{Line, badge, faults, field, icon, time},
 };
 use crate::{
     error::FieldError,
@@ -18,27 +19,14 @@ const ROLES: [(Role, &str); 4] = [
     (Role::Owner, "also renames, exports and deletes the tenant"),
 ];
 
+const HEADS: [Head; 4] = [Head::Words("Address"), Head::Words("Role"), Head::Words("Since"), Head::Actions];
+
 /// The page. `me` is who looks.
-pub fn page(
-    frame: &Frame,
-    me: UserId,
-    members: &List<Member>,
-    email: &str,
-    errors: &[FieldError],
-    newer: Option<&str>,
-    older: Option<&str>,
-) -> Html {
+pub fn page(frame: &Frame, me: UserId, members: &List<Member>, email: &str, errors: &[FieldError], pages: &Pages) -> Html {
     let content = html! {
-        div.split {
-            section.card {
-                div.table-wrap tabindex="0" role="region" aria-label="Members" {
-                    table.table.stacked {
-                        thead { tr { th { "Address" } th { "Role" } th { "Since" } th { span.sr-only { "Actions" } } } }
-                        tbody { @for member in &members.data { (row(frame, me, member)) } }
-                    }
-                }
-            }
-            aside.stack {
+        section.card { (table("Members", &HEADS, members.data.iter().map(|member| row(frame, me, member)))) }
+        (pages.draw())
+        div.grid.even {
                 @if frame.may(Role::Admin) {
                     section.card {
                         header.card-head { h2 { "Add someone" } p { "Who has no account yet gets an invitation by mail, and joins on registering." } }
@@ -47,11 +35,9 @@ pub fn page(
                 }
                 section.card {
                     header.card-head { h2 { "Roles" } }
-                    div.card-body { dl.facts { @for (role, words) in ROLES { div { dt { (role.name()) } dd { (words) } } } } }
+                    div.card-body { dl.terms { @for (role, words) in ROLES { div { dt { (badge("quiet", role.name())) } dd { (words) } } } } }
                 }
-            }
         }
-        (pager(newer, older))
     };
     frame.page(
         &Heading::new("Members", "A role counts at every request: changing it changes what their keys and sessions may, at once."),
@@ -75,7 +61,7 @@ fn row(frame: &Frame, me: UserId, member: &Member) -> Markup {
     let select = format!("role-{}", member.user_id);
     html! {
         tr {
-            td data-label="Address" { (member.email) @if member.user_id == me { " " (badge("info", "you")) } }
+            td data-label="Address" { strong { (member.email) } @if member.user_id == me { " " (badge("info", "you")) } }
             td data-label="Role" { (badge("quiet", member.role.name())) }
             td data-label="Since" { (time(member.created_at, "short")) }
             td.row-actions {

@@ -2,12 +2,14 @@
 //! requests nor storage: handlers fetch, templates show. `assets/` has what pages load.
 
 pub mod account;
+mod agent_fields;
 pub mod agent_form;
 pub mod agents;
 pub mod audit;
 pub mod conversations;
 pub mod gate;
 pub mod keys;
+mod list;
 pub mod logs;
 pub mod members;
 pub mod operator;
@@ -15,9 +17,11 @@ pub mod overview;
 mod parts;
 pub mod playground;
 pub mod refusal;
+pub mod sandbox;
 pub mod settings;
 pub mod wallet;
 
+pub use list::Pages;
 pub use parts::{Said, money_text};
 
 use crate::{
@@ -46,6 +50,14 @@ pub enum Place {
     Settings,
     Account,
     Operator,
+    OperatorModels,
+    OperatorAudit,
+}
+
+impl Place {
+    fn is_operator_s(self) -> bool {
+        matches!(self, Self::Operator | Self::OperatorModels | Self::OperatorAudit)
+    }
 }
 
 /// What stands around every page of someone signed in.
@@ -62,6 +74,8 @@ pub struct Frame {
     pub tenants: Vec<MeTenant>,
     /// What forms carry.
     pub form_token: String,
+    /// What this page's forms that make something carry besides: sent twice with the same, they make it once.
+    pub once: String,
     /// What to say on top, after a form was sent.
     pub said: Option<Said>,
     /// Scripts beyond those of every page.
@@ -92,6 +106,11 @@ impl Frame {
     /// The hidden field that every form needs.
     fn token(&self) -> Markup {
         token(&self.form_token)
+    }
+
+    /// The hidden fields of a form that makes something.
+    fn token_once(&self) -> Markup {
+        token_once(&self.form_token, &self.once)
     }
 
     fn role(&self) -> Role {
@@ -136,7 +155,7 @@ impl Frame {
                     @if let Some((id, name, _)) = &self.tenant { (self.chooser(*id, name)) }
                     ul.nav {
                         @if self.tenant.is_some() { (self.menu()) }
-                        @if self.place == Place::Operator { (self.entry(Place::Operator, "/dashboard/operator", "operator", "Operator")) }
+                        @if self.place.is_operator_s() { (self.operator_menu()) }
                     }
                     div.side-foot {
                         @if self.is_user {
@@ -170,6 +189,14 @@ impl Frame {
             (self.entry(Place::Members, "/dashboard/members", "members", "Members"))
             @if self.may(Role::Owner) { (self.entry(Place::Audit, "/dashboard/audit", "audit", "Audit trail")) }
             (self.entry(Place::Settings, "/dashboard/settings", "settings", "Settings"))
+        }
+    }
+
+    fn operator_menu(&self) -> Markup {
+        html! {
+            (self.entry(Place::Operator, "/dashboard/operator", "operator", "Server"))
+            (self.entry(Place::OperatorModels, "/dashboard/operator/models", "wallet", "Models and rates"))
+            (self.entry(Place::OperatorAudit, "/dashboard/operator/audit", "audit", "Audit log"))
         }
     }
 
@@ -208,6 +235,10 @@ impl Frame {
 
 fn token(text: &str) -> Markup {
     html! { input type="hidden" name="_csrf" value=(text); }
+}
+
+fn token_once(text: &str, once: &str) -> Markup {
+    html! { (token(text)) input type="hidden" name="once" value=(once); }
 }
 
 fn brand() -> Markup {

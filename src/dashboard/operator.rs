@@ -1,13 +1,16 @@
-//! The operator's view: tenants and their money, models and rates, the server's state. Never a tenant's content.
+//! The operator's view: tenants and their money, models and rates, the server's state and its own audit log. Never a tenant's content.
 
 use super::{
-    Frame, Heading, Html,
-    parts::{Line, badge, bytes, count, empty, faults, icon, money, pager, time},
+    Frame, Heading, Html, audit,
+    list::{Head, Pages, table},
+    overview::duration,
+    parts::{Line, badge, bytes, count, empty, faults, icon, money, secret, time},
 };
 use crate::{
     clock::Time,
     error::FieldError,
-    model::{EntryKind, LedgerEntry, List, ModelCard, Tenant, Wallet},
+    model::{AuditEntry, EntryKind, LedgerEntry, List, ModelCard, Tenant, TenantCreated, Wallet},
+    pulse::Vital,
 };
 use maud::{Markup, html};
 
@@ -21,51 +24,113 @@ pub struct State {
     pub tenants_open: usize,
     pub users: u64,
     pub disk_free_bytes: u64,
-    /// Providers, and whether calls can be sent to them.
-    pub providers: Vec<(String, bool)>,
+    pub providers: Vec<Provider>,
     /// The newest backup set: when it was made, and where.
-    pub backup: Option<(String, String)>,
+    pub backup: Option<(Option<Time>, String)>,
 }
 
-/// The page.
-pub fn page(
-    frame: &Frame,
-    state: &State,
-    rows: &List<Tenant>,
-    wallets: &[Option<Wallet>],
-    models: &[ModelCard],
-    newer: Option<&str>,
-    older: Option<&str>,
-) -> Html {
-    let lede = format!("Nimblesite {}", state.version);
+/// A provider, as the last hour showed it.
+#[allow(missing_docs, reason = "they are what they are called")]
+pub struct Provider {
+    pub name: String,
+    pub configured: bool,
+    pub vital: Vital,
+}
+
+/// What the form for a new tenant says, and what is wrong with it.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "they are the form's fields")]
+pub struct Sent {
+    pub name: String,
+    pub owner: String,
+    pub errors: Vec<FieldError>,
+}
+
+/// A page of tenants, each with its wallet if it can be opened.
+pub struct Tenants<'a> {
+    /// The tenants.
+    pub rows: &'a List<Tenant>,
+    /// Their wallets, in the same order.
+    pub wallets: &'a [Option<Wallet>],
+    /// The ways to the others.
+    pub pages: &'a Pages,
+}
+
+const TENANT_HEADS: [Head; 6] = [
+    Head::Words("Name"),
+    Head::Words("State"),
+    Head::Figures("Balance"),
+    Head::Figures("Held"),
+    Head::Figures("Size"),
+    Head::Words("Made"),
+];
+
+/// The page. `made` is a tenant just made, whose first key is shown this once.
+pub fn page(frame: &Frame, state: &State, tenants: &Tenants<'_>, made: Option<&TenantCreated>, sent: &Sent) -> Html {
+    let rows = tenants.rows.data.iter().zip(tenants.wallets);
     let content = html! {
+        @if let Some(made) = made {
+            section.card {
+                header.card-head { h2 { "The first key of " (made.name) } p { "For its owner alone. Copy it now: it is shown this once, and stored as a hash." } }
+                div.card-body { (secret("first-key", &made.api_key)) }
+            }
+        }
         dl.stats {
             div.stat { dt { "Tenants" } dd { (count(state.tenants)) } dd.stat-note { (state.tenants_open) " open, " (state.tenants_suspended) " suspended" } }
             div.stat { dt { "Accounts" } dd { (count(state.users)) } }
             div.stat { dt { "Free disk" } dd { (bytes(state.disk_free_bytes)) } }
-            div.stat { dt { "Up since" } dd { (time(state.started_at, "ago")) } }
+            div.stat { dt { "Up since" } dd { (time(state.started_at, "ago")) } dd.stat-note { "Nimblesite " (state.version) } }
         }
-        section.card {
-            header.card-head { h2 { "Tenants" } p { "Newest first. What their people say is theirs alone." } }
-            @if rows.data.is_empty() {
-                (empty("operator", "No tenants yet", "People make them after signing in; so does nimblesite tenant create.", html! {}))
-            } @else {
-                div.table-wrap tabindex="0" role="region" aria-label="Tenants" {
-                    table.table.stacked {
-                        thead { tr { th { "Name" } th { "State" } th.num { "Balance" } th.num { "Held" } th.num { "Size" } th { "Made" } } }
-                        tbody { @for (tenant, wallet) in rows.data.iter().zip(wallets) { (row(tenant, wallet.as_ref())) } }
+        div.split {
+            div.stack {
+                section.card {
+                    header.card-head { h2 { "Tenants" } p { "Newest first. What their people say is theirs alone." } }
+                    @if tenants.rows.data.is_empty() {
+                        (empty("operator", "No tenants yet", "People make them after signing in; so does the form beside this.", html! {}))
+                    } @else {
+                        (table("Tenants", &TENANT_HEADS, rows.map(|(tenant, wallet)| row(tenant, wallet.as_ref()))))
                     }
                 }
+                (tenants.pages.draw())
+                (providers(state))
+            }
+            aside.stack {
+                section.card {
+                    header.card-head { h2 { "New tenant" } }
+                    div.card-body { (tenant_form(frame, sent)) }
+                }
+                (backup(state))
             }
         }
-        (pager(newer, older))
-        div.grid {
-            (providers(state))
-            (backup(state))
-        }
-        (rates(models))
     };
-    frame.page(&Heading::new("Operator", lede), content)
+    frame.page(&Heading::new("Server", "Tenants, their money, and what the server stands on."), content)
+}
+
+fn tenant_form(frame: &Frame, sent: &Sent) -> Markup {
+    let error = |pointer: &str| sent.errors.iter().find(|error| error.pointer == pointer).map(|error| error.message.as_str());
+    let others: Vec<FieldError> =
+        sent.errors.iter().filter(|error| !["/name", "/owner"].contains(&error.pointer.as_str())).cloned().collect();
+    html! {
+        form.form method="post" action="/dashboard/operator/tenants" {
+            (frame.token_once())
+            (faults(&others))
+            (Line { name: "name", label: "Name", value: &sent.name, error: error("/name"), ..Line::PLAIN }.draw())
+            (Line { name: "owner", label: "Its owner's e-mail", kind: "email", hint: "An account that is here already.", value: &sent.owner, error: error("/owner"), ..Line::PLAIN }.draw())
+            div.form-foot { button.button.primary { (icon("plus")) "Make the tenant" } }
+        }
+    }
+}
+
+/// The models that can be called, and what they cost.
+pub fn models(frame: &Frame, models: &[ModelCard]) -> Html {
+    let lede = "Dollars per million tokens, markup included. data/models.toml sets them, and counts without a restart.";
+    frame.page(&Heading::new("Models and rates", lede), html! { section.card { (rates(models)) } })
+}
+
+/// The server's own audit log: what operators did to tenants and accounts.
+pub fn audit_log(frame: &Frame, entries: &List<AuditEntry>, pages: &Pages) -> Html {
+    let lede = "What was done to tenants and accounts. Entries are never changed or removed; each holds the hash of the one before.";
+    frame.page(&Heading::new("Audit log", lede), audit::trail(entries, &[], None, pages))
 }
 
 fn state_badge(tenant: &Tenant) -> Markup {
@@ -90,16 +155,48 @@ fn row(tenant: &Tenant, wallet: Option<&Wallet>) -> Markup {
     }
 }
 
+const PROVIDER_HEADS: [Head; 6] = [
+    Head::Words("Provider"),
+    Head::Words("Health"),
+    Head::Figures("Calls"),
+    Head::Figures("Failed"),
+    Head::Figures("Median"),
+    Head::Figures("p95"),
+];
+
 fn providers(state: &State) -> Markup {
     html! {
         section.card {
-            header.card-head { h2 { "Providers" } }
-            div.card-body {
-                dl.facts {
-                    @for (name, configured) in &state.providers {
-                        div { dt { (name) } dd { @if *configured { (badge("ok", "set up")) } @else { (badge("quiet", "not set up")) } } }
-                    }
-                }
+            header.card-head { h2 { "Providers" } p { "Calls of the last hour, as this server saw them. What a caller asked wrongly is no provider's fault." } }
+            (table("Providers", &PROVIDER_HEADS, state.providers.iter().map(provider)))
+        }
+    }
+}
+
+/// A provider is ill when this part of its calls fails: one in so many.
+const ILL_FROM: usize = 5;
+
+fn provider(it: &Provider) -> Markup {
+    let vital = &it.vital;
+    let (kind, word) = match (it.configured, vital.calls, vital.failed) {
+        (false, ..) => ("quiet", "not set up"),
+        (true, 0, _) => ("quiet", "no calls"),
+        (true, _, 0) => ("ok", "well"),
+        (true, calls, failed) if failed * ILL_FROM >= calls => ("bad", "failing"),
+        (true, ..) => ("warn", "some fail"),
+    };
+    html! {
+        tr {
+            td data-label="Provider" { code { (it.name) } }
+            td data-label="Health" {
+                (badge(kind, word))
+                @if let Some(last) = vital.last_failure { span.cell-note { (last.outcome) ", " (time(last.at, "ago")) } }
+            }
+            td.num data-label="Calls" { (vital.calls) }
+            td.num data-label="Failed" { (vital.failed) }
+            @match vital.latency_ms {
+                Some([half, most]) => { td.num data-label="Median" { (duration(half)) } td.num data-label="p95" { (duration(most)) } }
+                None => { td.num data-label="Median" { "–" } td.num data-label="p95" { "–" } }
             }
         }
     }
@@ -111,7 +208,12 @@ fn backup(state: &State) -> Markup {
             header.card-head { h2 { "Backups" } }
             div.card-body {
                 @match &state.backup {
-                    Some((at, place)) => { p { "The newest set is of " (at) ", in " code { (place) } "." } }
+                    Some((at, place)) => {
+                        dl.facts {
+                            div { dt { "Newest set" } dd { @match at { Some(at) => { (time(*at, "ago")) } None => { "of an unknown day" } } } }
+                            div { dt { "In" } dd { code { (place) } } }
+                        }
+                    }
                     None => { p { "No set is known. " code { "nimblesite backup create" } " makes one beside the running server." } }
                 }
             }
@@ -119,29 +221,32 @@ fn backup(state: &State) -> Markup {
     }
 }
 
+const RATE_HEADS: [Head; 6] = [
+    Head::Words("Model"),
+    Head::Figures("Input"),
+    Head::Figures("Output"),
+    Head::Figures("Cache read"),
+    Head::Figures("Cache write"),
+    Head::Words("As of"),
+];
+
 fn rates(models: &[ModelCard]) -> Markup {
-    html! {
-        section.card {
-            header.card-head { h2 { "Models and rates" } p { "Dollars per million tokens, markup included. data/models.toml sets them, and counts without a restart." } }
-            div.table-wrap tabindex="0" role="region" aria-label="Models and rates" {
-                table.table.stacked {
-                    thead { tr { th { "Model" } th.num { "Input" } th.num { "Output" } th.num { "Cache read" } th.num { "Cache write" } th { "As of" } } }
-                    tbody {
-                        @for model in models {
-                            tr {
-                                td data-label="Model" { code { (model.provider) "/" (model.name) } @if !model.configured { " " (badge("quiet", "not set up")) } }
-                                td.num data-label="Input" { (model.rates.input) }
-                                td.num data-label="Output" { (model.rates.output) }
-                                td.num data-label="Cache read" { (model.rates.cache_read) }
-                                td.num data-label="Cache write" { (model.rates.cache_write) }
-                                td data-label="As of" { span title=(model.source) { (model.as_of) } }
-                            }
-                        }
-                    }
+    table(
+        "Models and rates",
+        &RATE_HEADS,
+        models.iter().map(|model| {
+            html! {
+                tr {
+                    td data-label="Model" { code { (model.provider) "/" (model.name) } @if !model.configured { " " (badge("quiet", "not set up")) } }
+                    td.num data-label="Input" { (model.rates.input) }
+                    td.num data-label="Output" { (model.rates.output) }
+                    td.num data-label="Cache read" { (model.rates.cache_read) }
+                    td.num data-label="Cache write" { (model.rates.cache_write) }
+                    td data-label="As of" { span title=(model.source) { (model.as_of) } }
                 }
             }
-        }
-    }
+        }),
+    )
 }
 
 /// What a tenant's page shows.
@@ -161,7 +266,7 @@ pub struct Account<'a> {
 }
 
 /// A tenant: its money, and whether it may chat.
-pub fn tenant(frame: &Frame, it: &Account<'_>, newer: Option<&str>, older: Option<&str>) -> Html {
+pub fn tenant(frame: &Frame, it: &Account<'_>, pages: &Pages) -> Html {
     let tenant = it.tenant;
     let (path, words, confirm) = if tenant.suspended {
         ("resume", "Let it chat again", "Let this tenant's chat go on?")
@@ -175,7 +280,7 @@ pub fn tenant(frame: &Frame, it: &Account<'_>, newer: Option<&str>, older: Optio
         }
     };
     let heading = Heading {
-        crumb: Some(("/dashboard/operator".to_owned(), "Operator".to_owned())),
+        crumb: Some(("/dashboard/operator".to_owned(), "Server".to_owned())),
         lede: html! { (state_badge(tenant)) " " code { (tenant.id) } },
         actions,
         ..Heading::new(tenant.name.clone(), "")
@@ -193,7 +298,7 @@ pub fn tenant(frame: &Frame, it: &Account<'_>, newer: Option<&str>, older: Optio
             }
             aside { (credit(frame, it)) }
         }
-        (pager(newer, older))
+        (pages.draw())
     };
     frame.page(&heading, content)
 }
@@ -225,23 +330,29 @@ fn ledger(ledger: &List<LedgerEntry>) -> Markup {
         @if ledger.data.is_empty() {
             (empty("wallet", "No entries yet", "The first credit makes the first entry.", html! {}))
         } @else {
-            div.table-wrap tabindex="0" role="region" aria-label="Ledger" {
-                table.table.stacked {
-                    thead { tr { th.num { "No." } th { "When" } th { "Kind" } th { "Reference" } th.num { "Amount" } th.num { "Balance" } } }
-                    tbody {
-                        @for entry in &ledger.data {
-                            tr {
-                                td.num data-label="No." { (entry.seq) }
-                                td data-label="When" { (time(entry.created_at, "short")) }
-                                td data-label="Kind" { (badge(if entry.kind == EntryKind::Spend { "quiet" } else { "info" }, entry.kind.name())) }
-                                td data-label="Reference" { (entry.reference.as_deref().unwrap_or_default()) " " (entry.note.as_deref().unwrap_or_default()) }
-                                td.num data-label="Amount" { (money(entry.amount)) }
-                                td.num data-label="Balance" { (money(entry.balance)) }
-                            }
-                        }
-                    }
-                }
-            }
+            (table("Ledger", &LEDGER_HEADS, ledger.data.iter().map(ledger_row)))
+        }
+    }
+}
+
+const LEDGER_HEADS: [Head; 6] = [
+    Head::Figures("No."),
+    Head::Words("When"),
+    Head::Words("Kind"),
+    Head::Words("Reference"),
+    Head::Figures("Amount"),
+    Head::Figures("Balance"),
+];
+
+fn ledger_row(entry: &LedgerEntry) -> Markup {
+    html! {
+        tr {
+            td.num data-label="No." { (entry.seq) }
+            td data-label="When" { (time(entry.created_at, "short")) }
+            td data-label="Kind" { (badge(if entry.kind == EntryKind::Spend { "quiet" } else { "info" }, entry.kind.name())) }
+            td data-label="Reference" { (entry.reference.as_deref().unwrap_or_default()) " " (entry.note.as_deref().unwrap_or_default()) }
+            td.num data-label="Amount" { (money(entry.amount)) }
+            td.num data-label="Balance" { (money(entry.balance)) }
         }
     }
 }

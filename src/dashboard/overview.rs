@@ -2,6 +2,7 @@
 
 use super::{
     Frame, Heading, Html,
+    list::{Head, table},
     parts::{badge, count, empty, icon, money, status_badge, time},
 };
 use crate::{
@@ -53,6 +54,10 @@ pub struct Overview {
     pub points: Vec<Point>,
     /// How answers went.
     pub pace: Pace,
+    /// Rows of the log that failed or were refused.
+    pub failed: u64,
+    /// The most answers that percentiles are taken from.
+    pub answers_max: u64,
     /// By model, most tokens first.
     pub models: Vec<Share>,
     /// By agent, dearest first.
@@ -90,11 +95,11 @@ pub fn live(view: &Overview) -> Html {
             @if view.pace.rows == 0 {
                 (nothing(view))
             } @else {
-                div.grid {
+                div.grid.even {
                     (spend_chart(view))
                     (turns_chart(view))
                 }
-                div.grid {
+                div.grid.even {
                     (shares("Tokens by model", &view.models, true))
                     (shares("Top agents", &view.agents, false))
                     (shares("Top keys", &view.keys, false))
@@ -134,12 +139,13 @@ fn stats(view: &Overview) -> Markup {
             div.stat { dt { "Turns" } dd { (count(view.turns())) } dd.stat-note { "answered or failed" } }
             div.stat {
                 dt { a href="/dashboard/logs?failed=1" { "Error rate" } }
-                dd { (rate(view.pace.failed, view.pace.rows)) }
-                dd.stat-note { (count(view.pace.failed)) " of " (count(view.pace.rows)) " log rows" }
+                dd { (rate(view.failed, view.pace.rows)) }
+                dd.stat-note { (count(view.failed)) " of " (count(view.pace.rows)) " log rows" }
             }
             (pace("Latency, median", view.pace.latency_ms))
             (pace("First token, median", view.pace.first_token_ms))
         }
+        @if view.pace.answers >= view.answers_max { p.hint { "Latencies are those of the newest " (count(view.pace.answers)) " answers." } }
     }
 }
 
@@ -150,7 +156,7 @@ fn pace(name: &str, percentiles: Option<[u64; 3]>) -> Markup {
             @match percentiles {
                 Some([half, most, nearly_all]) => {
                     dd { (duration(half)) }
-                    dd.stat-note { "p95 " (duration(most)) ", p99 " (duration(nearly_all)) }
+                    dd.stat-note { span.nowrap { "p95 " (duration(most)) "," } " " span.nowrap { "p99 " (duration(nearly_all)) } }
                 }
                 None => { dd { "–" } dd.stat-note { "no answer yet" } }
             }
@@ -241,6 +247,19 @@ fn shares(title: &str, shares: &[Share], tokens: bool) -> Markup {
     }
 }
 
+const FAILURE_HEADS: [Head; 4] = [Head::Words("When"), Head::Words("Status"), Head::Words("What"), Head::Words("Detail")];
+
+fn failure(row: &LogRow) -> Markup {
+    html! {
+        tr {
+            td data-label="When" { a.row-link href={ "/dashboard/logs/" (row.id) } { (time(row.created_at, "ago")) } }
+            td data-label="Status" { (status_badge(row.status)) }
+            td data-label="What" { code { (row.code.as_deref().unwrap_or(row.event.name())) } }
+            td data-label="Detail" { (row.detail.as_deref().unwrap_or("")) }
+        }
+    }
+}
+
 fn failures(view: &Overview) -> Markup {
     html! {
         section.card {
@@ -251,21 +270,7 @@ fn failures(view: &Overview) -> Markup {
             @if view.failures.is_empty() {
                 div.card-body { p { (badge("ok", "quiet")) " Nothing failed in this range." } }
             } @else {
-                div.table-wrap tabindex="0" role="region" aria-label="Recent failures" {
-                    table.table.stacked {
-                        thead { tr { th { "When" } th { "Status" } th { "What" } th { "Detail" } } }
-                        tbody {
-                            @for row in &view.failures {
-                                tr {
-                                    td data-label="When" { a.row-link href={ "/dashboard/logs/" (row.id) } { (time(row.created_at, "ago")) } }
-                                    td data-label="Status" { (status_badge(row.status)) }
-                                    td data-label="What" { code { (row.code.as_deref().unwrap_or(row.event.name())) } }
-                                    td data-label="Detail" { (row.detail.as_deref().unwrap_or("")) }
-                                }
-                            }
-                        }
-                    }
-                }
+                (table("Recent failures", &FAILURE_HEADS, view.failures.iter().map(failure)))
             }
         }
     }

@@ -26,17 +26,19 @@ pub fn page(frame: &Frame, agent: Option<&Config>, agents: &[Config], url: &str)
             }
         }
         div.split {
-            @if frame.may(Role::Member) { (chat(agent)) } @else {
-                section.card { div.card-body { p { "Chatting needs the role member." } } }
-            }
-            aside.stack {
-                section.card {
-                    header.card-head { h2 { "The last turn" } }
-                    div.card-body { dl.facts data-turn-facts {} }
+            div.stack {
+                @if frame.may(Role::Member) { (chat(agent)) } @else {
+                    section.card { div.card-body { p { "Chatting needs the role member." } } }
                 }
                 section.card {
                     header.card-head { h2 { "The same from your app" } p { "With a key of yours in the variable KEY." } }
                     div.card-body.stack { (snippets(agent, url)) }
+                }
+            }
+            aside.stack {
+                section.card {
+                    header.card-head { h2 { "This conversation" } }
+                    div.card-body { dl.facts data-turn-facts {} }
                 }
             }
         }

@@ -2,14 +2,24 @@
 
 use super::{
     Frame, Heading, Html,
-    parts::{badge, count, empty, icon, money, pager, time},
+    list::{Head, Pages, table},
+    parts::{badge, count, empty, icon, money, time},
 };
 use crate::model::{EntryKind, LedgerEntry, List, Wallet};
 use maud::{Markup, html};
 use std::fmt::Write;
 
+const HEADS: [Head; 6] = [
+    Head::Figures("No."),
+    Head::Words("When"),
+    Head::Words("Kind"),
+    Head::Words("What"),
+    Head::Figures("Amount"),
+    Head::Figures("Balance"),
+];
+
 /// The page.
-pub fn page(frame: &Frame, wallet: &Wallet, ledger: &List<LedgerEntry>, newer: Option<&str>, older: Option<&str>) -> Html {
+pub fn page(frame: &Frame, wallet: &Wallet, ledger: &List<LedgerEntry>, pages: &Pages) -> Html {
     let actions = html! { a.button href="/dashboard/wallet/ledger.csv" download { (icon("download")) "CSV" } };
     let heading = Heading {
         actions,
@@ -32,15 +42,10 @@ pub fn page(frame: &Frame, wallet: &Wallet, ledger: &List<LedgerEntry>, newer: O
             @if ledger.data.is_empty() {
                 (empty("wallet", "No entries yet", "The operator adds credit; then every charge stands here. The model echo costs nothing.", html! {}))
             } @else {
-                div.table-wrap tabindex="0" role="region" aria-label="Ledger" {
-                    table.table.stacked {
-                        thead { tr { th.num { "No." } th { "When" } th { "Kind" } th { "What" } th.num { "Amount" } th.num { "Balance" } } }
-                        tbody { @for entry in &ledger.data { (row(entry)) } }
-                    }
-                }
+                (table("Ledger", &HEADS, ledger.data.iter().map(row)))
             }
         }
-        (pager(newer, older))
+        (pages.draw())
     };
     frame.page(&heading, content)
 }

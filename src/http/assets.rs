@@ -37,7 +37,7 @@ macro_rules! asset {
     };
 }
 
-static ASSETS: [Asset; 18] = [
+static ASSETS: [Asset; 19] = [
     asset!("app.css", STYLE, own "../dashboard/assets/app.css"),
     asset!("app.js", SCRIPT, own "../dashboard/assets/app.js"),
     asset!("chart.js", SCRIPT, own "../dashboard/assets/chart.js"),
@@ -48,6 +48,7 @@ static ASSETS: [Asset; 18] = [
     asset!("logo.svg", PICTURE, own "../dashboard/assets/logo.svg"),
     asset!("playground.js", SCRIPT, own "../dashboard/assets/playground.js"),
     asset!("theme.js", SCRIPT, own "../dashboard/assets/theme.js"),
+    asset!("upload.js", SCRIPT, own "../dashboard/assets/upload.js"),
     asset!("uPlot.iife.min.js", SCRIPT, gzip "../dashboard/assets/uPlot.iife.min.js.gz"),
     asset!("uPlot.min.css", STYLE, gzip "../dashboard/assets/uPlot.min.css.gz"),
     asset!("docs.css", STYLE, own "assets/docs.css"),

@@ -8,7 +8,7 @@ use super::{
     cookie,
     cors::Cors,
     credential::{self, Entered},
-    endpoint::Endpoint,
+    endpoint::{Endpoint, is_for_people},
     handlers::refusal_page,
     limit::{Left, Limiter},
     peer, query, refused,
@@ -114,7 +114,7 @@ impl Door {
         }
         let closes = closes(&head, &outcome);
         let outcome = match outcome {
-            Err(error) if seen.endpoint.is_some_and(Endpoint::is_page) => Ok(refusal_page(&self.app, &head, seen.id, &error)),
+            Err(error) if is_for_people(head.uri.path()) => Ok(refusal_page(&self.app, &head, seen.id, &error)),
             outcome => outcome,
         };
         let cors = Cors::of(&self.app.config.cors_origins, &head);

@@ -47,6 +47,11 @@ pub struct SchemaParts {
     pub referred: Vec<(String, RefOr<Schema>)>,
 }
 
+/// Whether a path is the dashboard's, where people look for pages.
+pub fn is_for_people(path: &str) -> bool {
+    path.strip_prefix("/dashboard").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// Makes the schema of a type when it is asked for.
 pub type SchemaOf = fn() -> SchemaParts;
 
@@ -127,7 +132,7 @@ impl Endpoint {
 
     /// Whether it is a page of the dashboard, for people: no part of the published document, and its refusals are pages, too.
     pub fn is_page(&self) -> bool {
-        self.path == "/dashboard" || self.path.starts_with("/dashboard/")
+        is_for_people(self.path)
     }
 
     /// Group and one line.

@@ -145,6 +145,28 @@ pub struct Bundle {
     pub created_at: Time,
 }
 
+/// One entry of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct WorkspaceFile {
+    /// From the workspace's top.
+    pub path: String,
+    /// `file`, `folder`, `link` or `other`.
+    pub kind: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// When it was last changed.
+    pub changed_at: Time,
+}
+
+/// What lies in a workspace, by path.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct WorkspaceFiles {
+    /// Files, folders and what else there is.
+    pub data: Vec<WorkspaceFile>,
+    /// Whether there are more than a listing shows.
+    pub more: bool,
+}
+
 /// What a sandbox is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

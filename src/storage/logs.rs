@@ -19,7 +19,7 @@ use std::{
     sync::{LazyLock, Mutex, PoisonError},
 };
 
-const COLUMNS: &str = "id, turn_id, step, created_at, key_id, user_id, config_id, conversation_id, event, status, code, provider, model, \
+pub(super) const COLUMNS: &str = "id, turn_id, step, created_at, key_id, user_id, config_id, conversation_id, event, status, code, provider, model, \
      input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost, estimated, latency_ms, provider_ms, time_to_first_token_ms, \
      request_id, operator_cost, detail";
 
@@ -61,16 +61,16 @@ pub struct LogFilter {
 pub struct Pace {
     /// Rows of the log.
     pub rows: u64,
-    /// Those of them that failed or were refused.
-    pub failed: u64,
-    /// Of steps that were answered: half, and all but one in twenty and in a hundred, took at most so many milliseconds.
+    /// The newest answered steps, at most as many as were asked for: those that the percentiles are of.
+    pub answers: u64,
+    /// Of those steps: half, and all but one in twenty and in a hundred, took at most so many milliseconds.
     pub latency_ms: Option<[u64; 3]>,
     /// The same until the vendor's first output.
     pub first_token_ms: Option<[u64; 3]>,
 }
 
 /// The parts of a hundred that [`Pace`] tells of.
-const PERCENTILES: [i64; 3] = [50, 95, 99];
+const PERCENTILES: [usize; 3] = [50, 95, 99];
 
 /// What usage is summed up by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,18 +152,22 @@ impl TenantStore {
         self.read(move |tx| tx.first(&sql, &[Param::Text(&id.to_string())], log_take)?.ok_or_else(|| Error::not_found("log row", id))).await
     }
 
-    /// How answers went from one instant on until before another.
-    pub async fn pace(&self, since: Time, until: Time) -> Result<Pace> {
+    /// How answers went from one instant on until before another. The percentiles are those of the newest answers, at most so many, so that a
+    /// large log costs no more than a small one.
+    pub async fn pace(&self, since: Time, until: Time, answers_max: u32) -> Result<Pace> {
         self.read(move |tx| {
-            let span = [Param::Int(since.ms()), Param::Int(until.ms())];
-            let counts = "SELECT COUNT(*), COUNT(CASE WHEN status >= 400 THEN 1 END) FROM logs \
-                          WHERE tenant_id = ?1 AND created_at >= ?2 AND created_at < ?3";
-            let (rows, failed) = tx.first(counts, &span, |row| Ok((rows::number(row, 0)?, rows::number(row, 1)?)))?.unwrap_or_default();
+            let (since, until) = (Param::Int(since.ms()), Param::Int(until.ms()));
+            let rows = "SELECT COUNT(*) FROM logs WHERE tenant_id = ?1 AND created_at >= ?2 AND created_at < ?3";
+            let rows = tx.first(rows, &[since, until], |row| rows::number(row, 0))?.unwrap_or_default();
+            let newest = "SELECT latency_ms, time_to_first_token_ms FROM logs WHERE tenant_id = ?1 AND created_at >= ?2 AND created_at < ?3 \
+                          AND event = 'step' AND status < 400 ORDER BY created_at DESC LIMIT ?4";
+            let take = |row: &dyn Row| Ok((rows::number_opt::<u64>(row, 0)?, rows::number_opt::<u64>(row, 1)?));
+            let answers = tx.all(newest, &[since, until, Param::Int(answers_max.into())], take)?;
             Ok(Pace {
                 rows,
-                failed,
-                latency_ms: percentiles(tx, "latency_ms", span)?,
-                first_token_ms: percentiles(tx, "time_to_first_token_ms", span)?,
+                answers: answers.len() as u64,
+                latency_ms: percentiles(answers.iter().filter_map(|(latency, _)| *latency)),
+                first_token_ms: percentiles(answers.iter().filter_map(|(_, first)| *first)),
             })
         })
         .await
@@ -225,25 +229,16 @@ pub(super) fn log_append(tx: &mut TenantTx<'_>, log: &LogRow) -> Result<()> {
     Ok(())
 }
 
-/// The values of a column of answered steps at [`PERCENTILES`] (nearest rank); none without a row.
-fn percentiles(tx: &mut TenantTx<'_>, column: &str, [since, until]: [Param<'_>; 2]) -> Result<Option<[u64; 3]>> {
-    let steps = format!(
-        "FROM logs WHERE tenant_id = ?1 AND created_at >= ?2 AND created_at < ?3 AND event = 'step' AND status < 400 AND {column} IS NOT NULL"
-    );
-    let count = tx.first(&format!("SELECT COUNT(*) {steps}"), &[since, until], |row| row.int(0))?.unwrap_or_default();
-    if count == 0 {
-        return Ok(None);
-    }
-    let mut values = [0; 3];
-    for (value, percent) in values.iter_mut().zip(PERCENTILES) {
-        let rank = ((count * percent + 99) / 100 - 1).max(0);
-        let sql = format!("SELECT {column} {steps} ORDER BY {column} LIMIT 1 OFFSET ?4");
-        *value = tx.first(&sql, &[since, until, Param::Int(rank)], |row| rows::number(row, 0))?.unwrap_or_default();
-    }
-    Ok(Some(values))
+/// The values at [`PERCENTILES`] (nearest rank); none without a value.
+fn percentiles(values: impl Iterator<Item = u64>) -> Option<[u64; 3]> {
+    let mut values: Vec<u64> = values.collect();
+    values.sort_unstable();
+    let at = |percent: usize| values.get((values.len() * percent).div_ceil(100).saturating_sub(1)).copied();
+    let [half, most, nearly_all] = PERCENTILES.map(at);
+    Some([half?, most?, nearly_all?])
 }
 
-fn log_take(row: &dyn Row) -> Result<LogRow> {
+pub(super) fn log_take(row: &dyn Row) -> Result<LogRow> {
     let event = row.text(8)?;
     Ok(LogRow {
         id: rows::parsed(row, 0)?,

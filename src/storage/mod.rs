@@ -17,6 +17,7 @@ mod conversations;
 mod credit;
 mod engine;
 mod exports;
+mod figures;
 mod grant;
 mod keys;
 mod ledger;
@@ -51,6 +52,7 @@ pub use backups::{BackupDone, BackupSet, CopyNote, set_read, sets};
 pub use conversations::ConversationFilter;
 pub use credit::CreditInput;
 pub use exports::{Export, ExportHeld};
+pub use figures::{Figures, Span};
 pub use logs::{LogFilter, Pace, UsageAsk, UsageGroup};
 pub use retention::Swept;
 pub use sandboxes::{Kit, NewBundle, SandboxRow};
@@ -106,6 +108,7 @@ struct Inner {
     access: access::Access,
     exports: Arc<exports::Exports>,
     refusals: logs::Refusals,
+    figures: figures::Kept,
     limits: Arc<Limits>,
     clock: Clock,
     boot: BootId,
@@ -157,6 +160,7 @@ impl Storage {
                 access: access::Access::new(limits)?,
                 exports: Arc::default(),
                 refusals: logs::Refusals::default(),
+                figures: figures::Kept::default(),
                 limits: Arc::new(limits.clone()),
                 clock,
                 boot,

@@ -9,10 +9,11 @@
 //! - `intake`: bundles on their way in, and what each starts;
 //! - `describe`: a bundle tried out in a sandbox that is thrown away;
 //! - `images`: container images of configs;
-//! - `workspaces`: the files that outlive processes;
+//! - `workspaces`, `files`: the files that outlive processes, and how people look at them;
 //! - `run`: a turn's step of tools.
 
 mod describe;
+mod files;
 mod images;
 mod intake;
 pub mod offer;

@@ -119,7 +119,7 @@ impl Yard {
     }
 
     /// For work on a workspace's files: no bundle, no secret, no tool.
-    fn plain_spec(&self, id: SandboxId, image: Option<&str>, limits: SandboxLimits) -> SandboxSpec {
+    pub(super) fn plain_spec(&self, id: SandboxId, image: Option<&str>, limits: SandboxLimits) -> SandboxSpec {
         SandboxSpec {
             id,
             bundle: None,

@@ -14,6 +14,7 @@ use crate::{
     config::{Config, Limits, SandboxSettings},
     egress::{Egress, resolve_here},
     error::{Error, Result},
+    fair::{Fair, Places},
     ids::{ConfigId, TenantId},
     model::{ConfigBody, PinnedTool, ToolCall},
     sandbox::{ExitCause, SandboxError, SandboxLimits, SandboxSpec, Sandboxes, StopReason},
@@ -41,6 +42,8 @@ pub struct Yard {
     /// Unpacked bundles of this life of the server.
     pub(super) bundles: PathBuf,
     pub(super) unpacked: tokio::sync::Mutex<HashSet<PathBuf>>,
+    /// Looks at workspaces' files, a tenant's one behind the other.
+    pub(super) file_turns: Arc<Fair<TenantId>>,
     pub(super) slots: Mutex<HashMap<(TenantId, ConfigId), Arc<Slot>>>,
     places: Mutex<HashMap<TenantId, usize>>,
     freed: Notify,
@@ -100,6 +103,9 @@ pub(super) struct ToolDone {
     pub(super) failure: Option<Error>,
 }
 
+/// Who may look at files at once, and wait to.
+const FILE_TURNS: Places = Places { at_once: 4, at_once_each: 1, waiting: 64, waiting_each: 8 };
+
 impl Yard {
     /// A yard with nothing in it. What an earlier life unpacked is removed.
     pub fn new(sandboxes: Sandboxes, config: &Config) -> Arc<Self> {
@@ -117,6 +123,7 @@ impl Yard {
             settings: config.sandbox.clone(),
             bundles,
             unpacked: tokio::sync::Mutex::default(),
+            file_turns: Fair::new(FILE_TURNS),
             slots: Mutex::default(),
             places: Mutex::default(),
             freed: Notify::new(),

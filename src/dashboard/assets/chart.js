@@ -4,9 +4,11 @@
   const drawn = new WeakMap();
   const count = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
   const whole = new Intl.NumberFormat("en");
+  /** What is counted comes in whole ones. */
+  const STEPS = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
   const WORDS = {
     money: { axis: (value) => money(value), exact: (value) => money(value) },
-    count: { axis: (value) => count.format(value), exact: (value) => whole.format(value) },
+    count: { axis: (value) => count.format(value), exact: (value) => whole.format(value), steps: STEPS },
     ms: { axis: (value) => (value >= 1000 ? `${value / 1000} s` : `${value} ms`), exact: (value) => `${whole.format(Math.round(value))} ms` },
   };
   const day = new Intl.DateTimeFormat("en", { month: "short", day: "numeric" });
@@ -48,7 +50,7 @@
       },
       axes: [
         { stroke: ink, font, grid: { show: false }, ticks: { show: false }, size: 26, space: 64, values: (_, ticks) => ticks.map((tick) => (long ? day : hour).format(tick * 1000)) },
-        { stroke: ink, font, grid: { stroke: line, width: 1 }, ticks: { show: false }, size: 58, space: 44, values: (_, ticks) => ticks.map(words.axis) },
+        { stroke: ink, font, grid: { stroke: line, width: 1 }, ticks: { show: false }, size: 58, space: 44, incrs: words.steps, values: (_, ticks) => ticks.map(words.axis) },
       ],
       series: [{}, ...series.map((one, n) => {
         const stroke = colour(`chart-${(n % 4) + 1}`);

@@ -97,15 +97,22 @@ fn conversation_get(call: TenantCall<'_>) -> Answer<'_> {
 fn conversation_update(call: TenantCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let id = id(call.request)?;
-        let patch: ConversationPatch = call.request.json()?;
-        let mut errors = Vec::new();
-        errors.extend(patch.title.iter().flat_map(|title| label_check("/title", title, TITLE_CHARS_MAX)));
-        errors.extend(patch.metadata.iter().flat_map(|metadata| metadata_check(metadata, &call.app.config.limits)));
-        if !errors.is_empty() {
-            return Err(Error::ValidationFailed { errors });
-        }
-        Reply::ok(&call.store.conversation_update(&call.who, id, patch).await?)
+        Reply::ok(&conversation_change(call.app, &call.store, &call.who, id, call.request.json()?).await?)
     })
+}
+
+/// Changes title or metadata, once nothing is wrong with them.
+pub(super) async fn conversation_change(
+    app: &App,
+    store: &TenantStore,
+    who: &Principal,
+    id: ConversationId,
+    patch: ConversationPatch,
+) -> Result<Conversation> {
+    let mut errors = Vec::new();
+    errors.extend(patch.title.iter().flat_map(|title| label_check("/title", title, TITLE_CHARS_MAX)));
+    errors.extend(patch.metadata.iter().flat_map(|metadata| metadata_check(metadata, &app.config.limits)));
+    if errors.is_empty() { store.conversation_update(who, id, patch).await } else { Err(Error::ValidationFailed { errors }) }
 }
 
 fn conversation_delete(call: TenantCall<'_>) -> Answer<'_> {

@@ -7,7 +7,7 @@ use crate::{
         endpoint::{Answer, Endpoint, Handler},
     },
     ids::ConfigId,
-    model::{AgentType, Bundle, Role, SandboxStatus},
+    model::{AgentType, Bundle, Role, SandboxStatus, WorkspaceFiles},
 };
 use std::sync::Arc;
 use utoipa::{
@@ -58,6 +58,26 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .describe("Its state, what keeps it apart from the machine, and the end of its stderr. Asking keeps no sandbox awake.")
             .answers::<SandboxStatus>(200)
             .errors(&["not_found"]),
+        Endpoint::new("SandboxStop", "POST", "/api/v1/configs/{id}/sandbox/stop", Handler::Tenant(Role::Admin, sandbox_stop))
+            .about(TAG, "Stop a config's sandbox")
+            .describe("Its process ends, and a call that runs in it fails. The next call of a tool starts it anew; the workspace stays.")
+            .waits()
+            .answers_raw(204, "")
+            .errors(&["not_found"]),
+        Endpoint::new("SandboxFileList", "GET", "/api/v1/configs/{id}/sandbox/files", Handler::Tenant(Role::Admin, file_list))
+            .about(TAG, "List the files of a config's workspace")
+            .describe("With all that lies in folders, up to `limits.sandbox_files_listed_max`. A sandbox of its own looks; what runs is not disturbed.")
+            .query("path", "only what lies below this folder")
+            .waits()
+            .answers::<WorkspaceFiles>(200)
+            .errors(&["conflict", "not_found", "overloaded", "sandbox_unavailable"]),
+        Endpoint::new("SandboxFileGet", "GET", "/api/v1/configs/{id}/sandbox/file", Handler::Tenant(Role::Admin, file_get))
+            .about(TAG, "Download a file of a config's workspace")
+            .describe("Up to `limits.sandbox_file_bytes_max`. Links and pipes are not followed.")
+            .query("path", "the file, from the workspace's top")
+            .waits()
+            .answers_raw(200, "application/octet-stream")
+            .errors(&["conflict", "not_found", "overloaded", "sandbox_unavailable", "validation_failed"]),
         Endpoint::new("SandboxReset", "DELETE", "/api/v1/configs/{id}/sandbox", Handler::Tenant(Role::Admin, sandbox_reset))
             .about(TAG, "Remove a config's workspace and all that runs in it")
             .describe("A call that runs in it fails. The next call of a tool begins with an empty workspace.")
@@ -101,6 +121,43 @@ fn sandbox_get(call: TenantCall<'_>) -> Answer<'_> {
         let machine_second = call.app.rates.load().machine_second().to_string();
         Reply::ok(&call.app.yard.status(call.who.tenant_id(), &call.store, id(call.request)?, machine_second).await?)
     })
+}
+
+fn sandbox_stop(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let id = id(call.request)?;
+        call.store.config_get(id).await?;
+        call.app.yard.stop(call.who.tenant_id(), id).await;
+        Ok(Reply::Nothing)
+    })
+}
+
+fn file_list(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let path = call.request.query("path").unwrap_or_default();
+        Reply::ok(&call.app.yard.file_list(call.who.tenant_id(), &call.store, id(call.request)?, path).await?)
+    })
+}
+
+fn file_get(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let id = id(call.request)?;
+        call.store.config_get(id).await?;
+        let path = call.request.query("path").filter(|path| !path.is_empty());
+        let path = path.ok_or_else(|| crate::error::Error::invalid("path", "expected the path of a file"))?;
+        let content = call.app.yard.file_read(call.who.tenant_id(), &call.store, id, path).await?;
+        let reply = Reply::Page { content_type: "application/octet-stream", body: content.into(), headers: Vec::new() };
+        Ok(reply.with_header("content-disposition", attachment(path)))
+    })
+}
+
+/// Has a browser keep the answer under the path's last name (RFC 6266), whatever stands in it.
+fn attachment(path: &str) -> String {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
+    let kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let whole: String = name.bytes().map(|byte| if kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect();
+    format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{whole}")
 }
 
 fn sandbox_reset(call: TenantCall<'_>) -> Answer<'_> {

@@ -1,5 +1,7 @@
 //! The dashboard, asked as a browser asks: with a cookie, with what browsers say of where a request comes from, and with forms.
 
+mod forms;
+mod large;
 mod pages;
 mod sessions;
 

@@ -440,7 +440,7 @@ async fn the_operator_sees_money_and_state_and_nothing_that_was_said() {
     let operator = Browser::new(&server);
     operator.send("/dashboard/sign-in/operator", &[("token", OPERATOR)]).await.leads("/dashboard/operator");
     let page = operator.get("/dashboard/operator").await.expect(200);
-    assert!(page.body.contains("Acme") && page.body.contains("fake-anthropic/smart"), "{}", page.body);
+    assert!(page.body.contains("Acme") && page.body.contains("<code>fake-anthropic</code>"), "{}", page.body);
     let path = format!("/dashboard/operator/tenants/{}", it.tenant.id);
     let detail = operator.get(&path).await.expect(200);
     for (name, body) in [("overview", &page.body), ("tenant", &detail.body)] {

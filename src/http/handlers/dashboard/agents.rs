@@ -1,6 +1,6 @@
 //! Agents: list, form, versions. The form is checked as the API checks a config; while it is being filled in, by a request of its own.
 
-use super::{frame, pages_of, told};
+use super::{frame, once::once, pages_of, told};
 use crate::{
     config_check::config_check,
     dashboard::{
@@ -14,9 +14,10 @@ use crate::{
         endpoint::{Answer, Endpoint, Handler},
     },
     ids::ConfigId,
-    model::{ConfigBody, ConfigVersion, Order, Page, Role, duplicate_key},
+    model::{Config, ConfigBody, ConfigVersion, Order, Page, Role, duplicate_key},
     template::BuiltIns,
 };
+use std::sync::Arc;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let page = |name, path, role, run| Endpoint::new(name, "GET", path, Handler::Page(role, run));
@@ -44,8 +45,8 @@ fn id(request: &Request) -> Result<ConfigId> {
 fn list(call: PageCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let agents = call.store.config_list(call.request.page(Order::Desc)?).await?;
-        let (newer, older) = pages_of(call.request, &agents, "/dashboard/agents");
-        Ok(Reply::html(200, agents::list(&frame(&call, Place::Agents).await?, &agents, newer.as_deref(), older.as_deref())))
+        let pages = pages_of(call.request, &agents, "/dashboard/agents");
+        Ok(Reply::html(200, agents::list(&frame(&call, Place::Agents).await?, &agents, &pages)))
     })
 }
 
@@ -56,17 +57,18 @@ fn new(call: PageCall<'_>) -> Answer<'_> {
 fn edit(call: PageCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let config = call.store.config_get(id(call.request)?).await?;
-        shown(&call, 200, Some((config.id.to_string(), config.version)), Fields::of(&config.body), Vec::new()).await
+        let fields = Fields::of(&config.body);
+        shown(&call, 200, Some(config), fields, Vec::new()).await
     })
 }
 
 /// The form's page.
-async fn shown(call: &PageCall<'_>, status: u16, known: Option<(String, u32)>, fields: Fields, errors: Vec<FieldError>) -> Result<Reply> {
+async fn shown(call: &PageCall<'_>, status: u16, known: Option<Config>, fields: Fields, errors: Vec<FieldError>) -> Result<Reply> {
     let frame = Frame { scripts: &["editor.js"], ..frame(call, Place::Agents).await? };
     Ok(Reply::html(status, agent_form::page(&frame, &form_of(call, known, fields, errors))))
 }
 
-fn form_of(call: &PageCall<'_>, known: Option<(String, u32)>, fields: Fields, errors: Vec<FieldError>) -> AgentForm {
+fn form_of(call: &PageCall<'_>, known: Option<Config>, fields: Fields, errors: Vec<FieldError>) -> AgentForm {
     let config = &call.app.config;
     let rates = call.app.rates.load();
     let date = call.app.clock.now().date_in(call.who.time_zone());
@@ -96,6 +98,7 @@ fn fields_of(form: &Form) -> Fields {
         max_tokens: text("max_tokens"),
         params: text("params"),
         fallbacks: text("fallbacks"),
+        agent_type: text("agent_type"),
         context_policy: text("context_policy"),
         metadata: text("metadata"),
         tools: (0..names.len()).map(tool).collect(),
@@ -170,15 +173,17 @@ fn tool_row(_: PageCall<'_>) -> Answer<'_> {
 fn make(call: PageCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let fields = fields_of(&call.request.form()?);
+        let path = |config: &Config| format!("/dashboard/agents/{}?said=agent-made", config.id);
         let made = match config_of(&call, &fields) {
-            Ok(body) => match call.app.yard.image_pinned(body).await {
-                Ok(body) => call.store.config_create(&call.who, body).await,
-                Err(error) => Err(error),
-            },
+            Ok(body) => {
+                let (yard, store, who) = (Arc::clone(&call.app.yard), call.store.clone(), call.who.clone());
+                let making = async move { store.config_create(&who, yard.image_pinned(body).await?).await };
+                once(call.app, &call.session, call.request, path, making).await
+            }
             Err(error) => Err(error),
         };
         match made {
-            Ok(config) => Ok(Reply::see_other(format!("/dashboard/agents/{}?said=agent-made", config.id))),
+            Ok(made) => Ok(made.led(path)),
             Err(error) => {
                 let (errors, status) = told(error)?;
                 shown(&call, status, None, fields, errors).await
@@ -204,7 +209,7 @@ fn save(call: PageCall<'_>) -> Answer<'_> {
             Ok(_) => Ok(Reply::see_other(format!("/dashboard/agents/{id}?said=agent-saved"))),
             Err(error) => {
                 let (errors, status) = told(error)?;
-                shown(&call, status, Some((id.to_string(), known.version)), fields, errors).await
+                shown(&call, status, Some(known), fields, errors).await
             }
         }
     })
@@ -225,9 +230,9 @@ fn versions(call: PageCall<'_>) -> Answer<'_> {
         let id = id(call.request)?;
         let agent = call.store.config_get(id).await?;
         let versions = call.store.config_versions(id, call.request.page(Order::Desc)?).await?;
-        let (newer, older) = pages_of(call.request, &versions, &format!("/dashboard/agents/{id}/versions"));
+        let pages = pages_of(call.request, &versions, &format!("/dashboard/agents/{id}/versions"));
         let frame = frame(&call, Place::Agents).await?;
-        Ok(Reply::html(200, agents::versions(&frame, &agent, &versions, newer.as_deref(), older.as_deref())))
+        Ok(Reply::html(200, agents::versions(&frame, &agent, &versions, &pages)))
     })
 }
 

@@ -23,8 +23,8 @@ fn page(call: PageCall<'_>) -> Answer<'_> {
         let filter = AuditFilter { act, ..AuditFilter::default() };
         let entries = call.app.storage.audit_list(&call.store, filter, call.request.page(Order::Desc)?).await?;
         let members = call.app.storage.member_list(&call.who, Page::first(Page::LIMIT_MAX, Order::Desc)).await?;
-        let (newer, older) = pages_of(call.request, &entries, "/dashboard/audit");
+        let pages = pages_of(call.request, &entries, "/dashboard/audit");
         let frame = frame(&call, Place::Audit).await?;
-        Ok(Reply::html(200, audit::page(&frame, act, &members.data, &entries, newer.as_deref(), older.as_deref())))
+        Ok(Reply::html(200, audit::page(&frame, act, &members.data, &entries, &pages)))
     })
 }

@@ -1,16 +1,19 @@
-//! Conversations: search, transcript, delete, and all of one as JSON.
+//! Conversations: search, transcript, rename, delete, and all of one as JSON.
 
-use super::{agents_of, chosen, frame, pages_of};
+use super::{agents_of, chosen, frame, pages_of, told};
 use crate::{
-    dashboard::{Place, conversations},
+    dashboard::{
+        Place,
+        conversations::{self, Around, Known, Renaming},
+    },
     error::{Error, Result},
     http::{
         call::{PageCall, Reply, Request},
         endpoint::{Answer, Endpoint, Handler},
-        handlers::conversations::conversation_end,
+        handlers::conversations::{conversation_change, conversation_end},
     },
     ids::ConversationId,
-    model::{ConversationDetail, Message, Order, Page, Role},
+    model::{ConversationPatch, Message, Order, Page, Role},
     storage::{ConversationFilter, TenantStore},
 };
 use bytes::Bytes;
@@ -18,11 +21,13 @@ use tokio::sync::mpsc;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let page = |name, path, run| Endpoint::new(name, "GET", path, Handler::Page(Role::Viewer, run));
+    let form = |name, path, run| Endpoint::new(name, "POST", path, Handler::Page(Role::Member, run));
     vec![
         page("ConversationsPage", "/dashboard/conversations", list),
         page("ConversationPage", "/dashboard/conversations/{id}", detail),
         page("ConversationExport", "/dashboard/conversations/{id}/export", export),
-        Endpoint::new("ConversationEnd", "POST", "/dashboard/conversations/{id}/delete", Handler::Page(Role::Member, delete)),
+        form("ConversationRename", "/dashboard/conversations/{id}/rename", rename),
+        form("ConversationEnd", "/dashboard/conversations/{id}/delete", delete),
     ]
 }
 
@@ -30,41 +35,76 @@ fn id(request: &Request) -> Result<ConversationId> {
     request.id("id", "conversation")
 }
 
+async fn known(call: &PageCall<'_>) -> Result<Known> {
+    let members = call.app.storage.member_list(&call.who, Page::first(Page::LIMIT_MAX, Order::Desc)).await?.data;
+    Ok(Known { agents: agents_of(call).await?, members })
+}
+
 fn list(call: PageCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let request = call.request;
         let q: String = request.query("q").unwrap_or_default().chars().take(200).collect();
-        let config = chosen(request, "config_id");
+        let text = |name| chosen(request, name).unwrap_or_default().to_owned();
+        let (config, user, metadata) = (chosen(request, "config_id"), chosen(request, "user_id"), chosen(request, "metadata"));
+        let pair = |text: &str| match text.split_once('=') {
+            Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
+            None => Err(Error::invalid("metadata", "expected a key and its value, such as plan=pro")),
+        };
         let asked = conversations::Asked {
-            filtered: !q.trim().is_empty() || config.is_some(),
-            config_id: config.unwrap_or_default().to_owned(),
+            filtered: !q.trim().is_empty() || config.is_some() || user.is_some() || metadata.is_some(),
+            config_id: text("config_id"),
+            user_id: text("user_id"),
+            metadata: text("metadata"),
             q: q.clone(),
         };
         let filter = ConversationFilter {
             config_id: config.map(|text| text.parse().map_err(|_| Error::not_found("config", text))).transpose()?,
-            user_id: None,
-            metadata: Vec::new(),
+            user_id: user.map(|text| text.parse().map_err(|_| Error::not_found("user", text))).transpose()?,
+            metadata: metadata.map(pair).transpose()?.into_iter().collect(),
             q: Some(q).filter(|q| !q.trim().is_empty()),
         };
         let found = call.store.conversation_list(filter, request.page(Order::Desc)?).await?;
-        let (newer, older) = pages_of(request, &found, "/dashboard/conversations");
-        let (agents, frame) = (agents_of(&call).await?, frame(&call, Place::Conversations).await?);
-        Ok(Reply::html(200, conversations::list(&frame, &asked, &agents, &found, newer.as_deref(), older.as_deref())))
+        let pages = pages_of(request, &found, "/dashboard/conversations");
+        let (known, frame) = (known(&call).await?, frame(&call, Place::Conversations).await?);
+        Ok(Reply::html(200, conversations::list(&frame, &asked, &known, &found.data, &pages)))
     })
 }
 
 fn detail(call: PageCall<'_>) -> Answer<'_> {
+    Box::pin(async move { shown(&call, 200, None).await })
+}
+
+/// The newest messages, or those around the one that is named.
+async fn shown(call: &PageCall<'_>, status: u16, renaming: Option<&Renaming>) -> Result<Reply> {
+    let id = id(call.request)?;
+    let mut found = call.store.conversation_get(id).await?;
+    let named = |name| chosen(call.request, name).map(str::to_owned);
+    let (before, after) = (named("before"), named("after"));
+    if before.is_some() || after.is_some() {
+        let page = Page { limit: Page::LIMIT_MAX, after, before, order: Order::Asc };
+        found.messages = call.store.message_list(id, page).await?.data;
+    }
+    let path = |name, message: &Message| format!("/dashboard/conversations/{id}?{name}={}", message.id);
+    let around = Around {
+        earlier: found.messages.first().filter(|first| first.seq > 1).map(|first| path("before", first)),
+        later: found.messages.last().filter(|last| last.seq < found.conversation.message_count).map(|last| path("after", last)),
+    };
+    let (known, frame) = (known(call).await?, frame(call, Place::Conversations).await?);
+    Ok(Reply::html(status, conversations::detail(&frame, &found, &known, &around, renaming)))
+}
+
+fn rename(call: PageCall<'_>) -> Answer<'_> {
     Box::pin(async move {
-        let id = id(call.request)?;
-        let mut found: ConversationDetail = call.store.conversation_get(id).await?;
-        if let Some(before) = chosen(call.request, "before") {
-            let page = Page { limit: Page::LIMIT_MAX, after: None, before: Some(before.to_owned()), order: Order::Asc };
-            found.messages = call.store.message_list(id, page).await?.data;
+        let (id, form) = (id(call.request)?, call.request.form()?);
+        let title = form.text("title").trim().to_owned();
+        let patch = ConversationPatch { title: Some(title.clone()), metadata: None };
+        match conversation_change(call.app, &call.store, &call.who, id, patch).await {
+            Ok(_) => Ok(Reply::see_other(format!("/dashboard/conversations/{id}?said=conversation-renamed"))),
+            Err(error) => {
+                let (errors, status) = told(error)?;
+                shown(&call, status, Some(&Renaming { title, errors })).await
+            }
         }
-        let first = found.messages.first().filter(|first| first.seq > 1);
-        let older = first.map(|first| format!("/dashboard/conversations/{id}?before={}", first.id));
-        let (agents, frame) = (agents_of(&call).await?, frame(&call, Place::Conversations).await?);
-        Ok(Reply::html(200, conversations::detail(&frame, &found, &agents, older.as_deref())))
     })
 }
 

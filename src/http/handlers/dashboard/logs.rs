@@ -76,9 +76,9 @@ fn list(call: PageCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let request = call.request;
         let rows = call.store.log_list(filter(request)?, request.page(Order::Desc)?).await?;
-        let (newer, older) = pages_of(request, &rows, "/dashboard/logs");
+        let pages = pages_of(request, &rows, "/dashboard/logs");
         let (agents, keys, frame) = (agents_of(&call).await?, keys_of(&call).await?, frame(&call, Place::Logs).await?);
-        let page = logs::list(&frame, &asked(request), &agents, &keys, &rows, newer.as_deref(), older.as_deref());
+        let page = logs::list(&frame, &asked(request), &agents, &keys, &rows.data, &pages);
         Ok(Reply::html(200, page))
     })
 }

@@ -24,9 +24,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 async fn shown(call: &PageCall<'_>, status: u16, email: &str, errors: &[FieldError]) -> Result<Reply> {
     let list = call.app.storage.member_list(&call.who, call.request.page(Order::Desc)?).await?;
-    let (newer, older) = pages_of(call.request, &list, "/dashboard/members");
+    let pages = pages_of(call.request, &list, "/dashboard/members");
     let frame = frame(call, Place::Members).await?;
-    Ok(Reply::html(status, members::page(&frame, call.who.user_id(), &list, email, errors, newer.as_deref(), older.as_deref())))
+    Ok(Reply::html(status, members::page(&frame, call.who.user_id(), &list, email, errors, &pages)))
 }
 
 fn role(form: &Form) -> Result<Role> {

@@ -8,16 +8,18 @@ mod gate;
 mod keys;
 mod logs;
 mod members;
+mod once;
 mod operator;
 mod overview;
 mod playground;
+mod sandbox;
 mod session;
 mod settings;
 mod wallet;
 
 use crate::{
     app::App,
-    dashboard::{Frame, Place, Said, refusal},
+    dashboard::{Frame, Pages, Place, Said, refusal},
     error::{Error, FieldError, Result},
     http::{
         call::{PageCall, Reply, Request, SessionCall},
@@ -38,6 +40,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         session::endpoints(),
         overview::endpoints(),
         agents::endpoints(),
+        sandbox::endpoints(),
         playground::endpoints(),
         conversations::endpoints(),
         logs::endpoints(),
@@ -71,14 +74,19 @@ pub(in crate::http) fn refusal_page(app: &App, head: &Parts, id: RequestId, erro
         Error::NoTenantChosen => go("/dashboard/tenants".to_owned()),
         error => {
             let parts = problem_of(error);
-            let shown = refusal::Refusal {
-                status: parts.status(),
-                title: parts.code.title.to_owned(),
-                detail: parts.detail,
-                request_id: id.to_string(),
+            let detail = match error {
+                Error::NoSuchRoute => "No page has this address. It may have been mistyped, or what it named is gone.".to_owned(),
+                Error::MethodNotAllowed { .. } => "This address takes forms of our pages, not visits.".to_owned(),
+                _ => parts.detail.clone(),
             };
+            let title = parts.code.title.to_owned();
+            let shown = refusal::Refusal { status: parts.status(), title, detail, request_id: id.to_string() };
             let page = if fragment { refusal::part(&shown) } else { refusal::page(&shown) };
-            Reply::html(shown.status, page)
+            let reply = Reply::html(shown.status, page);
+            match &parts.allow {
+                Some(methods) => reply.with_header("allow", methods),
+                None => reply,
+            }
         }
     }
 }
@@ -110,6 +118,7 @@ async fn frame_of(app: &App, session: &Session, place: Place) -> Result<Frame> {
         tenant: None,
         tenants: tenants_of(app, session).await?,
         form_token: session.form_token().to_owned(),
+        once: RequestId::new().to_string(),
         said: None,
         scripts: &[],
     })
@@ -135,7 +144,7 @@ fn path_with<'a>(path: &str, query: impl Iterator<Item = (&'a str, &'a str)>) ->
 }
 
 /// The paths of the pages around this one: newer and older, with the same filters.
-fn pages_of<T: ToSchema>(request: &Request, list: &List<T>, path: &str) -> (Option<String>, Option<String>) {
+fn pages_of<T: ToSchema>(request: &Request, list: &List<T>, path: &str) -> Pages {
     let kept = request.query_all().iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let kept: Vec<_> = kept.filter(|(name, value)| !["after", "before", "said"].contains(name) && !value.is_empty()).collect();
     let (after, before) = (request.query("after").is_some(), request.query("before").is_some());
@@ -144,7 +153,10 @@ fn pages_of<T: ToSchema>(request: &Request, list: &List<T>, path: &str) -> (Opti
     let backwards = before && !after;
     let newer = if backwards { list.has_more } else { after };
     let older = backwards || list.has_more;
-    (newer.then(|| to("before", list.first_id.as_deref())).flatten(), older.then(|| to("after", list.last_id.as_deref())).flatten())
+    Pages {
+        newer: newer.then(|| to("before", list.first_id.as_deref())).flatten(),
+        older: older.then(|| to("after", list.last_id.as_deref())).flatten(),
+    }
 }
 
 /// The tenant's newest agents, to choose from and to call by their names.

@@ -1,8 +1,15 @@
 //! The operator's pages: what the operator's routes answer, and never a tenant's content.
 
-use super::{frame_of, pages_of, told};
+use super::{
+    frame_of,
+    once::{Made, once},
+    pages_of, told,
+};
 use crate::{
-    dashboard::{Frame, Place, Said, operator},
+    dashboard::{
+        Frame, Place, Said,
+        operator::{self, Provider, Sent, State, Tenants},
+    },
     error::{Error, FieldError, Result},
     http::{
         call::{OperatorPageCall, Reply},
@@ -10,16 +17,23 @@ use crate::{
         handlers::models::cards,
     },
     ids::{RequestId, TenantId},
-    model::Order,
+    model::{Order, TenantCreated},
     money::Money,
-    storage::CreditInput,
+    storage::{CreditInput, Operator},
 };
+use std::time::Duration;
+
+/// How far back providers' health looks.
+const HEALTH_SPAN: Duration = Duration::from_secs(3600);
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let page = |name, path, run| Endpoint::new(name, "GET", path, Handler::OperatorPage(run));
     let form = |name, path, run| Endpoint::new(name, "POST", path, Handler::OperatorPage(run));
     vec![
         page("OperatorPage", "/dashboard/operator", overview),
+        page("OperatorModelsPage", "/dashboard/operator/models", models),
+        page("OperatorAuditPage", "/dashboard/operator/audit", audit),
+        form("OperatorTenantMake", "/dashboard/operator/tenants", tenant_make),
         page("OperatorTenantPage", "/dashboard/operator/tenants/{id}", tenant),
         form("OperatorCredit", "/dashboard/operator/tenants/{id}/credit", credit),
         form("OperatorSuspend", "/dashboard/operator/tenants/{id}/suspend", suspend),
@@ -31,35 +45,83 @@ fn id(call: &OperatorPageCall<'_>) -> Result<TenantId> {
     call.request.id("id", "tenant")
 }
 
-async fn framed(call: &OperatorPageCall<'_>) -> Result<Frame> {
+async fn framed(call: &OperatorPageCall<'_>, place: Place) -> Result<Frame> {
     let said = call.request.query("said").and_then(Said::named);
-    Ok(Frame { said, ..frame_of(call.app, &call.session, Place::Operator).await? })
+    Ok(Frame { said, ..frame_of(call.app, &call.session, place).await? })
 }
 
 fn overview(call: OperatorPageCall<'_>) -> Answer<'_> {
+    Box::pin(async move { server(&call, 200, None, &Sent::default()).await })
+}
+
+async fn state(call: &OperatorPageCall<'_>) -> Result<State> {
+    let app = call.app;
+    let (counts, since) = (app.storage.counts(&call.who).await?, app.clock.now().minus(HEALTH_SPAN));
+    let provider = |(name, provider): (&String, &crate::config::ProviderConfig)| Provider {
+        name: name.clone(),
+        configured: provider.configured(),
+        vital: app.pulse.since(name, since),
+    };
+    Ok(State {
+        version: env!("CARGO_PKG_VERSION"),
+        started_at: app.started,
+        tenants: counts.tenants,
+        tenants_suspended: counts.tenants_suspended,
+        tenants_open: counts.tenants_open,
+        users: counts.users,
+        disk_free_bytes: counts.disk_free_bytes,
+        providers: app.config.providers.iter().map(provider).collect(),
+        backup: app.storage.backup_newest(&call.who).await?.map(|(at, place)| (at.parse().ok(), place)),
+    })
+}
+
+async fn server(call: &OperatorPageCall<'_>, status: u16, made: Option<&TenantCreated>, sent: &Sent) -> Result<Reply> {
+    let storage = &call.app.storage;
+    let rows = storage.tenant_list_all(&call.who, call.request.page(Order::Desc)?).await?;
+    let mut wallets = Vec::with_capacity(rows.data.len());
+    for tenant in &rows.data {
+        // One broken tenant must not keep the operator from seeing the others.
+        wallets.push(storage.credit_show(&call.who, tenant.id).await.ok());
+    }
+    let pages = pages_of(call.request, &rows, "/dashboard/operator");
+    let tenants = Tenants { rows: &rows, wallets: &wallets, pages: &pages };
+    let page = operator::page(&framed(call, Place::Operator).await?, &state(call).await?, &tenants, made, sent);
+    Ok(Reply::html(status, page))
+}
+
+fn tenant_make(call: OperatorPageCall<'_>) -> Answer<'_> {
     Box::pin(async move {
-        let app = call.app;
-        let counts = app.storage.counts(&call.who).await?;
-        let tenants = app.storage.tenant_list_all(&call.who, call.request.page(Order::Desc)?).await?;
-        let mut wallets = Vec::with_capacity(tenants.data.len());
-        for tenant in &tenants.data {
-            // One broken tenant must not keep the operator from seeing the others.
-            wallets.push(app.storage.credit_show(&call.who, tenant.id).await.ok());
-        }
-        let (newer, older) = pages_of(call.request, &tenants, "/dashboard/operator");
-        let state = operator::State {
-            version: env!("CARGO_PKG_VERSION"),
-            started_at: app.started,
-            tenants: counts.tenants,
-            tenants_suspended: counts.tenants_suspended,
-            tenants_open: counts.tenants_open,
-            users: counts.users,
-            disk_free_bytes: counts.disk_free_bytes,
-            providers: app.config.providers.iter().map(|(name, provider)| (name.clone(), provider.configured())).collect(),
-            backup: app.storage.backup_newest(&call.who).await?,
+        let form = call.request.form()?;
+        let text = |name| form.text(name).to_owned();
+        let (storage, operator): (_, Operator) = (call.app.storage.clone(), call.who.clone());
+        let (name, owner) = (text("name"), text("owner"));
+        let making = async move { storage.tenant_create_for(&operator, &name, &owner).await };
+        let led = |made: &TenantCreated| format!("/dashboard/operator/tenants/{}?said=tenant-made", made.id);
+        let made = match once(call.app, &call.session, call.request, led, making).await {
+            // The address belongs to nobody: it is that field which is wrong.
+            Err(Error::NotFound { .. }) => Err(Error::invalid("/owner", "nobody has an account with this address")),
+            made => made,
         };
-        let page = operator::page(&framed(&call).await?, &state, &tenants, &wallets, &cards(app, None), newer.as_deref(), older.as_deref());
-        Ok(Reply::html(200, page))
+        match made {
+            Ok(Made::Now(made)) => server(&call, 201, Some(&made), &Sent::default()).await,
+            Ok(Made::Before(at)) => Ok(Reply::see_other(at)),
+            Err(error) => {
+                let (errors, status) = told(error)?;
+                server(&call, status, None, &Sent { name: text("name"), owner: text("owner"), errors }).await
+            }
+        }
+    })
+}
+
+fn models(call: OperatorPageCall<'_>) -> Answer<'_> {
+    Box::pin(async move { Ok(Reply::html(200, operator::models(&framed(&call, Place::OperatorModels).await?, &cards(call.app, None)))) })
+}
+
+fn audit(call: OperatorPageCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let entries = call.app.storage.audit_list_server(&call.who, call.request.page(Order::Desc)?).await?;
+        let pages = pages_of(call.request, &entries, "/dashboard/operator/audit");
+        Ok(Reply::html(200, operator::audit_log(&framed(&call, Place::OperatorAudit).await?, &entries, &pages)))
     })
 }
 
@@ -68,10 +130,10 @@ async fn shown(call: &OperatorPageCall<'_>, status: u16, typed: (&str, &str, &st
     let tenant = storage.tenant_show(&call.who, id).await?;
     let wallet = storage.credit_show(&call.who, id).await?;
     let ledger = storage.credit_ledger(&call.who, id, call.request.page(Order::Desc)?).await?;
-    let (newer, older) = pages_of(call.request, &ledger, &format!("/dashboard/operator/tenants/{id}"));
+    let pages = pages_of(call.request, &ledger, &format!("/dashboard/operator/tenants/{id}"));
     let (amount, note, reference) = typed;
     let account = operator::Account { tenant: &tenant, wallet: &wallet, ledger: &ledger, reference, typed: (amount, note), errors };
-    Ok(Reply::html(status, operator::tenant(&framed(call).await?, &account, newer.as_deref(), older.as_deref())))
+    Ok(Reply::html(status, operator::tenant(&framed(call, Place::Operator).await?, &account, &pages)))
 }
 
 fn tenant(call: OperatorPageCall<'_>) -> Answer<'_> {

@@ -15,7 +15,7 @@ use crate::{
         sse::{EVENTS_QUEUED_MAX, event_bytes},
     },
     model::{List, Order, Page, Role, UsageRow},
-    storage::{LogFilter, Principal, TenantStore, UsageAsk, UsageGroup},
+    storage::{LogFilter, Principal, Span, TenantStore},
 };
 use bytes::Bytes;
 use std::{collections::HashMap, time::Duration};
@@ -23,7 +23,6 @@ use tokio::sync::mpsc;
 
 /// The rows of the shares' lists.
 const SHARES_MAX: usize = 6;
-const FAILURES_MAX: u32 = 8;
 /// How often an open page's stream looks whether something happened.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -52,49 +51,39 @@ async fn view(call: &PageCall<'_>, (range, _, periods, period_ms): (&'static str
     let newest = now.ms().div_euclid(period_ms);
     let since = Time::from_ms((newest - periods + 1).saturating_mul(period_ms));
     let until = now.plus(Duration::from_millis(1));
-    let ask = |period_ms, groups: &[UsageGroup]| UsageAsk {
-        period_ms,
-        since,
-        until,
-        groups: groups.to_vec(),
-        order: Order::Asc,
-        limit: u32::try_from(call.app.config.limits.usage_rows_max).unwrap_or(u32::MAX - 1),
-    };
-    // One period that holds all of time gives one row a group.
-    let whole = |groups: &[UsageGroup]| ask(i64::MAX, groups);
-    let over_time = store.usage(ask(period_ms, &[])).await?;
-    let by_model = store.usage(whole(&[UsageGroup::Model, UsageGroup::Provider])).await?;
-    let by_config = store.usage(whole(&[UsageGroup::Config])).await?;
-    let by_key = store.usage(whole(&[UsageGroup::Key])).await?;
+    let figures = call.app.storage.figures(store, Span { since, until, period_ms }).await?;
     let agents = agents_of(call).await?;
     let names: HashMap<_, _> = agents.iter().map(|agent| (agent.id, agent.body.name.clone())).collect();
     let keys: HashMap<_, _> = keys_of(call).await?.into_iter().map(|key| (key.id, key.name)).collect();
-    let failed = LogFilter { failed: true, since: Some(since), ..LogFilter::default() };
-    let mut models = shares(by_model, |row| {
+    let mut models = shares(&figures.by_model, |row| {
         let name = format!("{}/{}", row.provider.as_deref()?, row.model.as_deref()?);
         Some((name, None))
     });
+    // What is paid by the second has no tokens.
+    models.retain(|share| share.tokens > 0);
     models.sort_by_key(|share| std::cmp::Reverse(share.tokens));
     models.truncate(SHARES_MAX);
     Ok(Overview {
         range,
         wallet: store.wallet_read().await?,
-        points: points(&over_time, newest - periods + 1, periods, period_ms),
-        pace: store.pace(since, until).await?,
+        points: points(&figures.over_time, newest - periods + 1, periods, period_ms),
+        pace: figures.pace,
+        failed: figures.failed,
+        answers_max: call.app.config.limits.overview_answers_max as u64,
         models,
-        agents: dearest(shares(by_config, |row| {
+        agents: dearest(shares(&figures.by_config, |row| {
             let id = row.config_id?;
             let name = names.get(&id);
             Some((name.cloned().unwrap_or_else(|| "a deleted agent".to_owned()), name.map(|_| format!("/dashboard/agents/{id}"))))
         })),
-        keys: dearest(shares(by_key, |row| {
+        keys: dearest(shares(&figures.by_key, |row| {
             let id = row.key_id?;
             Some((
                 keys.get(&id).cloned().unwrap_or_else(|| "the dashboard, or a key of others".to_owned()),
                 Some(format!("/dashboard/logs?key_id={id}")),
             ))
         })),
-        failures: store.log_list(failed, Page::first(FAILURES_MAX, Order::Desc)).await?.data,
+        failures: figures.failures.clone(),
         has_agents: !agents.is_empty(),
     })
 }
@@ -116,13 +105,13 @@ fn points(usage: &List<UsageRow>, first: i64, periods: i64, period_ms: i64) -> V
 }
 
 /// Rows with what they are called and where they lead; those of no such thing are left out.
-fn shares(usage: List<UsageRow>, named: impl Fn(&UsageRow) -> Option<(String, Option<String>)>) -> Vec<Share> {
-    let share = |row: UsageRow| {
-        let (name, path) = named(&row)?;
+fn shares(usage: &List<UsageRow>, named: impl Fn(&UsageRow) -> Option<(String, Option<String>)>) -> Vec<Share> {
+    let share = |row: &UsageRow| {
+        let (name, path) = named(row)?;
         let tokens = row.input_tokens + row.output_tokens + row.cache_read_tokens + row.cache_write_tokens;
         Some(Share { name, path, tokens, cost: row.cost, turns: row.turns })
     };
-    usage.data.into_iter().filter_map(share).collect()
+    usage.data.iter().filter_map(share).collect()
 }
 
 fn dearest(mut shares: Vec<Share>) -> Vec<Share> {

@@ -1,6 +1,10 @@
 //! The session itself: choose or make a tenant, set the password, sign out.
 
-use super::{frame_of, said, tenants_of, told};
+use super::{
+    frame_of,
+    once::{Made, once},
+    said, tenants_of, told,
+};
 use crate::{
     dashboard::{Frame, Place, account, gate},
     error::{Error, FieldError, Result},
@@ -9,7 +13,7 @@ use crate::{
         cookie,
         endpoint::{Answer, Endpoint, Handler},
     },
-    ids::TenantId,
+    ids::{RequestId, TenantId},
     secret::Password,
     storage::{SignedIn, Visitor},
 };
@@ -38,24 +42,32 @@ fn tenants(call: SessionCall<'_>) -> Answer<'_> {
         if matches!(call.session.visitor(), Visitor::Operator(_)) {
             return Ok(Reply::see_other("/dashboard/operator"));
         }
-        user(&call)?;
-        let tenants = tenants_of(call.app, &call.session).await?;
-        Ok(Reply::html(200, gate::tenants(call.session.form_token(), &tenants, "", &[])))
+        tenants_shown(&call, 200, "", &[]).await
     })
+}
+
+async fn tenants_shown(call: &SessionCall<'_>, status: u16, name: &str, errors: &[FieldError]) -> Result<Reply> {
+    user(call)?;
+    let tenants = tenants_of(call.app, &call.session).await?;
+    let once = RequestId::new().to_string();
+    Ok(Reply::html(status, gate::tenants(call.session.form_token(), &once, &tenants, name, errors)))
 }
 
 fn tenant_make(call: SessionCall<'_>) -> Answer<'_> {
     Box::pin(async move {
-        let (user, form) = (user(&call)?, call.request.form()?);
-        match call.app.storage.tenant_create(user, form.text("name")).await {
-            Ok(made) => {
-                call.app.storage.session_choose(&call.session, made.id).await?;
-                Ok(Reply::html(201, gate::tenant_made(call.session.form_token(), &made)))
-            }
+        let (user, form) = (user(&call)?.clone(), call.request.form()?);
+        let (storage, session, name) = (call.app.storage.clone(), call.session.clone(), form.text("name").to_owned());
+        let making = async move {
+            let made = storage.tenant_create(&user, &name).await?;
+            storage.session_choose(&session, made.id).await?;
+            Ok(made)
+        };
+        match once(call.app, &call.session, call.request, |_| "/dashboard?said=tenant-made-before".to_owned(), making).await {
+            Ok(Made::Now(made)) => Ok(Reply::html(201, gate::tenant_made(call.session.form_token(), &made))),
+            Ok(Made::Before(at)) => Ok(Reply::see_other(at)),
             Err(error) => {
                 let (errors, status) = told(error)?;
-                let tenants = tenants_of(call.app, &call.session).await?;
-                Ok(Reply::html(status, gate::tenants(call.session.form_token(), &tenants, form.text("name"), &errors)))
+                tenants_shown(&call, status, form.text("name"), &errors).await
             }
         }
     })

@@ -2,13 +2,16 @@
 
 use super::{frame, told};
 use crate::{
-    dashboard::{Place, settings},
+    dashboard::{
+        Place,
+        settings::{self, Fields},
+    },
     error::{Error, FieldError, Result},
     http::{
-        call::{PageCall, Reply},
+        call::{Form, PageCall, Reply},
         endpoint::{Answer, Endpoint, Handler},
     },
-    model::{Role, TenantPatch},
+    model::{RetentionPatch, Role, TenantPatch},
     storage::Visitor,
 };
 
@@ -20,12 +23,27 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-async fn shown(call: &PageCall<'_>, status: u16, typed: Option<(&str, &str)>, errors: &[FieldError]) -> Result<Reply> {
-    let mut tenant = call.app.storage.tenant_read(&call.who).await?;
-    if let Some((name, zone)) = typed {
-        (tenant.name, tenant.time_zone) = (name.to_owned(), zone.to_owned());
-    }
-    Ok(Reply::html(status, settings::page(&frame(call, Place::Settings).await?, &tenant, errors)))
+async fn shown(call: &PageCall<'_>, status: u16, typed: Option<Fields>, errors: &[FieldError]) -> Result<Reply> {
+    let tenant = call.app.storage.tenant_read(&call.who).await?;
+    let fields = typed.unwrap_or_else(|| Fields::of(&tenant));
+    Ok(Reply::html(status, settings::page(&frame(call, Place::Settings).await?, &tenant, &fields, errors)))
+}
+
+/// Days as they were typed; nothing is for ever.
+fn days(form: &Form, name: &str) -> Result<Option<u32>> {
+    let number = form.filled(name).map(str::parse).transpose();
+    number.map_err(|_| Error::invalid(format!("/retention/{name}"), "expected a whole number of days"))
+}
+
+fn patch(form: &Form) -> Result<TenantPatch> {
+    Ok(TenantPatch {
+        name: Some(form.text("name").to_owned()),
+        time_zone: Some(form.text("time_zone").trim().to_owned()),
+        retention: Some(RetentionPatch {
+            conversations_days: Some(days(form, "conversations_days")?),
+            logs_days: Some(days(form, "logs_days")?),
+        }),
+    })
 }
 
 fn page(call: PageCall<'_>) -> Answer<'_> {
@@ -35,13 +53,22 @@ fn page(call: PageCall<'_>) -> Answer<'_> {
 fn save(call: PageCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let form = call.request.form()?;
-        let (name, zone) = (form.text("name"), form.text("time_zone").trim());
-        let patch = TenantPatch { name: Some(name.to_owned()), time_zone: Some(zone.to_owned()), ..TenantPatch::default() };
-        match call.app.storage.tenant_update(&call.who, patch).await {
+        let saved = match patch(&form) {
+            Ok(patch) => call.app.storage.tenant_update(&call.who, patch).await,
+            Err(error) => Err(error),
+        };
+        match saved {
             Ok(_) => Ok(Reply::see_other("/dashboard/settings?said=settings-saved")),
             Err(error) => {
                 let (errors, status) = told(error)?;
-                shown(&call, status, Some((name, zone)), &errors).await
+                let text = |name| form.text(name).to_owned();
+                let typed = Fields {
+                    name: text("name"),
+                    time_zone: text("time_zone"),
+                    conversations_days: text("conversations_days"),
+                    logs_days: text("logs_days"),
+                };
+                shown(&call, status, Some(typed), &errors).await
             }
         }
     })

@@ -24,10 +24,10 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 fn page(call: PageCall<'_>) -> Answer<'_> {
     Box::pin(async move {
         let ledger = call.store.ledger_list(call.request.page(Order::Desc)?).await?;
-        let (newer, older) = pages_of(call.request, &ledger, "/dashboard/wallet");
+        let pages = pages_of(call.request, &ledger, "/dashboard/wallet");
         let balance = call.store.wallet_read().await?;
         let frame = Frame { scripts: &["ledger.js"], ..frame(&call, Place::Wallet).await? };
-        Ok(Reply::html(200, wallet::page(&frame, &balance, &ledger, newer.as_deref(), older.as_deref())))
+        Ok(Reply::html(200, wallet::page(&frame, &balance, &ledger, &pages)))
     })
 }
 
