@@ -4,6 +4,7 @@ use crate::{
     fake_provider::PATIENCE,
     harness::{Server, free_port},
 };
+use base64ct::{Base64, Encoding};
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 use std::{
@@ -242,14 +243,56 @@ impl Browser {
         field.send_keys(text).await.expect("keys");
     }
 
-    /// A picture of the window, or of the whole page.
+    /// Presses a button in the part of the page that says this.
+    pub async fn press_in(&self, part: &str, says: &str, words: &str) {
+        let find = "const part = [...document.querySelectorAll(arguments[0])].find(one => one.innerText.includes(arguments[1])); \
+             return [...part?.querySelectorAll('button') ?? []].find(one => one.innerText.trim() === arguments[2]);";
+        let button = self.point(&format!("{words:?} beside {says:?}"), find, vec![part.into(), says.into(), words.into()]).await;
+        button.click().await.unwrap_or_else(|error| panic!("{words:?} beside {says:?} cannot be pressed: {error}"));
+    }
+
+    /// The tabulator key.
+    pub async fn tab(&self) {
+        self.driver.action_chain().send_keys(Key::Tab).perform().await.expect("a key");
+    }
+
+    /// The escape key.
+    pub async fn escape(&self) {
+        self.driver.action_chain().send_keys(Key::Escape).perform().await.expect("a key");
+    }
+
+    /// Types where the keyboard is; a line break is the enter key.
+    pub async fn type_keys(&self, text: &str) {
+        let (words, enter) = text.strip_suffix('\n').map_or((text, false), |words| (words, true));
+        self.driver.action_chain().send_keys(words).perform().await.expect("keys");
+        if enter {
+            self.driver.action_chain().send_keys(Key::Enter).perform().await.expect("a key");
+        }
+    }
+
+    /// Chooses a file in the field with this label.
+    pub async fn choose_file(&self, label: &str, path: &Path) {
+        let field = self.point(&format!("a field {label:?}"), FIELD, vec![label.into()]).await;
+        field.send_keys(path.to_str().expect("a path")).await.expect("a file");
+    }
+
+    /// As if the browser had never been here, but for its cookies.
+    pub async fn forget(&self) {
+        self.tell("Network.clearBrowserCache", json!({})).await;
+    }
+
+    /// A picture of the window: a PNG, or by its name a WebP, which is smaller.
     pub async fn picture(&self, path: &Path) {
-        self.driver.screenshot(path).await.expect("a picture");
+        let format = if path.extension().is_some_and(|end| end == "webp") { "webp" } else { "png" };
+        let shot = json!({"format": format, "quality": 74, "optimizeForSpeed": false});
+        let taken = self.driver.cdp().send_raw("Page.captureScreenshot", shot).await.expect("a picture");
+        let bytes = Base64::decode_vec(taken["data"].as_str().expect("its bytes")).expect("base64");
+        std::fs::write(path, bytes).expect("a file");
     }
 
     /// How tall the page is, in CSS pixels.
     pub async fn height(&self) -> u32 {
-        let height = self.js("return Math.ceil(document.documentElement.getBoundingClientRect().height)").await;
+        let height = self.js("return Math.ceil(document.documentElement.scrollHeight)").await;
         height.as_u64().and_then(|height| u32::try_from(height).ok()).expect("a height")
     }
 
