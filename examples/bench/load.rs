@@ -28,6 +28,8 @@ pub struct Load {
     pub history: usize,
     /// Clients besides that list and search.
     pub readers: usize,
+    /// The time over which the clients begin: at once, those of a vendor that takes its time would come in waves for ever.
+    pub ramp: Duration,
 }
 
 /// What came of it.
@@ -129,7 +131,14 @@ impl Crowd {
         let askers = self.askers.drain(..).map(|asker| (asker, false));
         let works: Vec<_> = askers
             .chain(self.readers.drain(..).map(|asker| (asker, true)))
-            .map(|(asker, reads)| tokio::spawn(asker.work(until, reads)))
+            .enumerate()
+            .map(|(at, (asker, reads))| {
+                let pause = self.load.ramp.mul_f64(at as f64 / self.load.clients.max(1) as f64);
+                tokio::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    asker.work(until, reads).await
+                })
+            })
             .collect();
         let mut tally = Tally::default();
         for work in works {

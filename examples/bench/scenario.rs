@@ -27,7 +27,8 @@ pub struct Scenario {
     open_max: usize,
 }
 
-const USUAL: Load = Load { clients: 32, tenants: 40, spread: Spread::Uniform, streaming: false, history: 2, readers: 0 };
+const USUAL: Load =
+    Load { clients: 32, tenants: 40, spread: Spread::Uniform, streaming: false, history: 2, readers: 0, ramp: Duration::ZERO };
 const PLAIN: Scenario = Scenario { name: "forty", load: USUAL, vendor: (0, 4, 0), open_max: 0 };
 
 /// All scenarios but `keys-cold`, which has no yardstick.
@@ -124,6 +125,7 @@ async fn ours(stage: &Stage, open_max: usize) -> Result<Side, Box<dyn Error>> {
 async fn measure(stage: &Stage, scenario: &Scenario, ask: &Ask, sides: [&Side; 2]) -> Result<Vec<Value>, Box<dyn Error>> {
     let load = Load {
         tenants: if scenario.load.tenants == 0 { stage.tenants } else { scenario.load.tenants.min(stage.tenants) },
+        ramp: Duration::from_millis(scenario.vendor.0),
         ..scenario.load
     };
     let mut crowds: Vec<Crowd> = sides.iter().map(|side| Crowd::new(load, side.at, &side.doors)).collect();
