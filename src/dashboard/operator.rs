@@ -214,7 +214,7 @@ fn backup(state: &State) -> Markup {
                             div { dt { "In" } dd { code { (place) } } }
                         }
                     }
-                    None => { p { "No set is known. " code { "nimblesite backup create" } " makes one beside the running server." } }
+                    None => { p { "No set is known. " code { "nimblesite backup DIR" } " makes one beside the running server." } }
                 }
             }
         }

@@ -10,11 +10,11 @@ mod purse;
 mod rules;
 mod spendable;
 #[cfg(feature = "failpoints")]
-pub mod storm;
+mod storm;
 mod tamper;
 
-use crate::harness::full;
-use std::env;
+use crate::harness::{Server, Tenant, full};
+use std::{env, time::Duration};
 
 /// The seed of this run: given, or of the day's own choice, and always printed.
 pub fn seed(what: &str) -> u64 {
@@ -25,4 +25,16 @@ pub fn seed(what: &str) -> u64 {
     });
     println!("{what}: NIMBLESITE_TEST_SEED={seed}");
     seed
+}
+
+/// Reads the wallets all along: settled and held never pass what was deposited.
+pub async fn watch(server: &Server, tenants: &[Tenant]) -> std::convert::Infallible {
+    loop {
+        for tenant in tenants {
+            let overspent = "SELECT settled + held - deposited FROM wallet";
+            let overspent = server.tenant_db(&tenant.id).query_row(overspent, [], |row| row.get::<_, i64>(0));
+            assert!(overspent.as_ref().map_or(true, |nanos| *nanos <= 0), "{}: overspent by {overspent:?}", tenant.name);
+        }
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
 }

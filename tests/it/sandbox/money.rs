@@ -4,7 +4,7 @@ use super::shelf::{boxed, python};
 use crate::{
     fake_provider::Reply,
     harness::{Server, full},
-    money::storm,
+    money,
 };
 use serde_json::{Value, json};
 
@@ -92,7 +92,7 @@ async fn many_loops_on_dry_wallets_never_spend_more_than_there_is() {
             statuses = all => statuses.into_iter().flatten().collect::<Vec<_>>(),
             () = tokio::time::sleep(std::time::Duration::from_millis(300 + 97 * u64::from(round % 9_u32))), if kill => Vec::new(),
             // Reads the wallets all along: settled and held never pass what was deposited.
-            never = storm::watch(&server, &tenants) => match never {},
+            never = money::watch(&server, &tenants) => match never {},
         };
         assert!(statuses.iter().all(|status| [200, 402, 429, 503].contains(status)), "{statuses:?}");
         statuses.iter().for_each(|status| *seen.entry(*status).or_default() += 1);
