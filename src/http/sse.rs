@@ -38,11 +38,15 @@ pub fn event_bytes(id: u64, name: &str, data: &impl Serialize) -> Result<Bytes> 
     Ok(out.into())
 }
 
-/// Writes one event: `id`, `event`, and the data as JSON on one line (serde escapes line ends inside strings).
+/// Writes one event: `id`, `event`, and the data as JSON on one line (serde escapes line ends inside strings). On an error nothing is written.
 pub fn event_write(out: &mut Vec<u8>, id: u64, name: &str, data: &impl Serialize) -> Result<()> {
+    let from = out.len();
     // A vector takes everything.
     let _ = write!(out, "id: {id}\nevent: {name}\ndata: ");
-    serde_json::to_writer(&mut *out, data).map_err(Error::internal)?;
+    if let Err(error) = serde_json::to_writer(&mut *out, data) {
+        out.truncate(from);
+        return Err(Error::internal(error));
+    }
     out.extend_from_slice(b"\n\n");
     Ok(())
 }

@@ -24,7 +24,7 @@ use crate::{
 use bytes::Bytes;
 use serde::Serialize;
 use std::task::{Context, Poll};
-use tokio::time::{Instant, Interval, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use utoipa::ToSchema;
 
 const TAG: &str = "Chat";
@@ -221,7 +221,9 @@ struct Watch {
 impl Watch {
     fn new(call: &TenantCall<'_>, follower: Follower) -> Self {
         let every = call.app.config.limits.stream_check_ms;
-        let check = interval_at(Instant::now() + every, every);
+        let mut check = interval_at(Instant::now() + every, every);
+        // A client that did not read for a while is looked at once, and not for each time that was left out.
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { app: call.app.clone(), who: call.who.clone(), request: call.request.id, follower, check, over: false }
     }
 }
