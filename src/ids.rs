@@ -103,6 +103,8 @@ ids! {
     EntryId;
     /// An entry of an audit log.
     AuditId;
+    /// A copy of a workspace.
+    SnapshotId;
     /// One life of the server process.
     BootId;
     /// One HTTP request.

@@ -91,6 +91,7 @@ impl Running {
             let app = App::new(Parts { config, storage: storage.clone(), rates, client, mailer, clock: Clock, telemetry });
             app.agent.start().await?;
             app.yard.sweep(&app.config.data, &storage).await?;
+            app.yard.snapshots_sweep(&storage).await?;
             Ok(Self::accept(app, listener, at, url))
         };
         let started: Result<Self, Failure> = wired.await;
@@ -112,7 +113,7 @@ impl Running {
         }
         background.spawn(card::watch(app.clone()));
         background.spawn(sweep(app.clone()));
-        background.spawn(Arc::clone(&app.yard).keep_watch(CancellationToken::new()));
+        background.spawn(Arc::clone(&app.yard).keep_watch(app.storage.clone(), CancellationToken::new()));
         let stop = CancellationToken::new();
         let accepting = tokio::spawn(http::serve(app.clone(), listener, stop.clone().cancelled_owned()));
         Self { app, at, url, stop, accepting, background }

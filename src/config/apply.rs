@@ -144,6 +144,7 @@ const ZERO_IS_FINE: &[&str] = &[
     "tenant_bytes_max",
     "fallbacks_max",
     "disk_free_bytes_min",
+    "sandbox_snapshots_idle_max",
     "refusal_logs_per_minute",
     "conversation_wait_ms",
     "rotate_overlap_ms",

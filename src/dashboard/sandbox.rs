@@ -5,7 +5,9 @@ use super::{
     list::{Head, table},
     parts::{badge, bytes, empty, icon, notice, time},
 };
-use crate::model::{AgentType, Bundle, Config, Json, PinnedTool, SandboxState, SandboxStatus, WorkspaceFile, WorkspaceFiles};
+use crate::model::{
+    AgentType, Bundle, Config, Json, PinnedTool, SandboxState, SandboxStatus, Snapshot, SnapshotMade, WorkspaceFile, WorkspaceFiles,
+};
 use maud::{Markup, html};
 
 /// What the page shows.
@@ -18,6 +20,8 @@ pub struct View<'a> {
     pub status: &'a SandboxStatus,
     /// The workspace's files, where they were asked for.
     pub files: Option<&'a Files>,
+    /// Copies of the workspace, newest first.
+    pub snapshots: &'a [Snapshot],
     /// The server's address as apps reach it.
     pub url: &'a str,
     /// Bytes that a bundle may have.
@@ -73,7 +77,7 @@ fn actions(frame: &Frame, view: &View<'_>) -> Markup {
             (form("stop", "Stop the sandbox? A call that runs in it fails. The next call starts it anew; its files stay.", "Stop", "button"))
         }
         @if view.status.state != SandboxState::Absent {
-            (form("reset", "Remove the workspace with all its files? Nothing can bring them back.", "Remove the workspace", "button danger"))
+            (form("reset", "Remove the workspace with all its files? Only a snapshot can bring them back.", "Remove the workspace", "button danger"))
         }
     }
 }
@@ -106,6 +110,7 @@ fn inside(frame: &Frame, view: &View<'_>) -> Markup {
             div.stack {
                 (tools(view))
                 (files(view))
+                (snapshots(frame, view))
                 (stderr(status))
                 (reached(status))
             }
@@ -193,6 +198,53 @@ fn file_row(view: &View<'_>, file: &WorkspaceFile) -> Markup {
             td data-label="Kind" { (file.kind) }
             td.num data-label="Size" { @if file.kind == "file" { (bytes(file.size_bytes)) } }
             td data-label="Changed" { (time(file.changed_at, "ago")) }
+        }
+    }
+}
+
+const SNAPSHOT_HEADS: [Head; 4] = [Head::Words("Made"), Head::Words("Why"), Head::Figures("Size"), Head::Words("")];
+
+fn snapshots(frame: &Frame, view: &View<'_>) -> Markup {
+    let path = format!("/dashboard/agents/{}/sandbox/snapshots", view.agent.id);
+    html! {
+        section.card #snapshots {
+            header.card-head {
+                h2 { "Snapshots" }
+                p { "Copies of the workspace: those you ask for, and those made when the sandbox was idle and had changed files." }
+                @if view.status.state != SandboxState::Absent {
+                    form.actions method="post" action=(path) {
+                        (frame.token())
+                        button.button.small { (icon("plus")) "Make one" }
+                    }
+                }
+            }
+            @if view.snapshots.is_empty() { div.card-body { p.hint { "There is none yet." } } }
+            @else { (table("Snapshots", &SNAPSHOT_HEADS, view.snapshots.iter().map(|snapshot| snapshot_row(frame, &path, snapshot)))) }
+        }
+    }
+}
+
+fn snapshot_row(frame: &Frame, path: &str, snapshot: &Snapshot) -> Markup {
+    let (id, config) = (snapshot.id, snapshot.config_id);
+    let form = |to: &str, confirm: &str, label: &str, class: &str| {
+        html! {
+            form method="post" action={ (path) "/" (id) "/" (to) } data-confirm=(confirm) data-confirm-label=(label) {
+                (frame.token())
+                button class=(class) { (label) }
+            }
+        }
+    };
+    html! {
+        tr {
+            td data-label="Made" {
+                a.row-link href={ "/api/v1/configs/" (config) "/sandbox/snapshots/" (id) "/archive" } download { (time(snapshot.created_at, "short")) }
+            }
+            td data-label="Why" { @if snapshot.made == SnapshotMade::Asked { "asked for" } @else { "idle" } }
+            td.num data-label="Size" { (bytes(snapshot.size_bytes)) }
+            td.row-actions {
+                (form("restore", "Put this snapshot in the place of the workspace? What lies there now is gone.", "Restore", "button small"))
+                (form("delete", "Remove this snapshot?", "Remove", "button small danger"))
+            }
         }
     }
 }

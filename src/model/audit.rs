@@ -77,6 +77,15 @@ pub enum Act {
     /// A config's workspace was removed.
     #[serde(rename = "sandbox.reset")]
     SandboxReset,
+    /// A snapshot of a config's workspace was asked for; those that the server makes by itself are nobody's act.
+    #[serde(rename = "snapshot.create")]
+    SnapshotCreate,
+    /// A snapshot took the place of a config's workspace.
+    #[serde(rename = "snapshot.restore")]
+    SnapshotRestore,
+    /// A snapshot was removed.
+    #[serde(rename = "snapshot.delete")]
+    SnapshotDelete,
     /// A conversation was deleted.
     #[serde(rename = "conversation.delete")]
     ConversationDelete,
@@ -126,6 +135,9 @@ impl Act {
         Self::BundlePut,
         Self::BundleDelete,
         Self::SandboxReset,
+        Self::SnapshotCreate,
+        Self::SnapshotRestore,
+        Self::SnapshotDelete,
         Self::ConversationDelete,
         Self::CreditAdd,
         Self::UserCreate,
@@ -161,6 +173,9 @@ impl Act {
             Self::BundlePut => "bundle.put",
             Self::BundleDelete => "bundle.delete",
             Self::SandboxReset => "sandbox.reset",
+            Self::SnapshotCreate => "snapshot.create",
+            Self::SnapshotRestore => "snapshot.restore",
+            Self::SnapshotDelete => "snapshot.delete",
             Self::ConversationDelete => "conversation.delete",
             Self::CreditAdd => "credit.add",
             Self::UserCreate => "user.create",

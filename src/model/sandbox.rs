@@ -1,7 +1,10 @@
 //! What runs for a tenant: secrets on their way in, the tools of a bundle, and a sandbox as the API shows it.
 
 use super::{Json, JsonObject, ToolSpec};
-use crate::clock::Time;
+use crate::{
+    clock::Time,
+    ids::{ConfigId, SnapshotId},
+};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{self, MapAccess, SeqAccess, Visitor},
@@ -165,6 +168,31 @@ pub struct WorkspaceFiles {
     pub data: Vec<WorkspaceFile>,
     /// Whether there are more than a listing shows.
     pub more: bool,
+}
+
+/// Why a snapshot was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotMade {
+    /// Someone asked for it. It stays until someone removes it.
+    Asked,
+    /// Its sandbox was stopped for being idle. It gives way to newer ones.
+    Idle,
+}
+
+/// A copy of a config's workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Snapshot {
+    /// The snapshot's id.
+    pub id: SnapshotId,
+    /// Whose workspace it is.
+    pub config_id: ConfigId,
+    /// Why it was made.
+    pub made: SnapshotMade,
+    /// Bytes of the archive, which is compressed.
+    pub size_bytes: u64,
+    /// When it was begun.
+    pub created_at: Time,
 }
 
 /// What a sandbox is doing.

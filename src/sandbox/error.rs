@@ -26,6 +26,8 @@ pub enum SandboxError {
     Protocol(String),
     /// Not in the state this needs: it is being destroyed, or the path is none of the workspace's.
     Denied(String),
+    /// What was asked for has more than so many bytes.
+    TooLong(u64),
     /// A fault of ours or of the machine.
     Internal(String),
 }
@@ -42,6 +44,7 @@ impl fmt::Display for SandboxError {
             Self::DiskFull => f.write_str("the sandbox's workspace is full"),
             Self::Protocol(what) => write!(f, "the sandbox did not answer as agreed: {what}"),
             Self::Denied(why) => write!(f, "the sandbox refused: {why}"),
+            Self::TooLong(most) => write!(f, "it has more than {most} bytes"),
             Self::Internal(why) => f.write_str(why),
         }
     }

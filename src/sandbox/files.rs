@@ -32,7 +32,20 @@ impl Sandboxes {
         self.take(spec, &["snapshot"], out, u64::MAX).await
     }
 
-    /// A tar stream into the workspace, over what is there.
+    /// The same compressed (RFC 1952); more than `most` bytes are refused.
+    pub async fn snapshot_packed(&self, spec: &SandboxSpec, out: &mut (impl AsyncWrite + Unpin), most: u64) -> Result<u64> {
+        self.take(spec, &["packed"], out, most).await
+    }
+
+    /// What stands for the workspace as it is: another text whenever something in it was changed. 32 hexadecimal digits.
+    pub async fn mark(&self, spec: &SandboxSpec) -> Result<String> {
+        let mut mark = Vec::new();
+        self.take(spec, &["mark"], &mut mark, 64).await?;
+        let fine = mark.len() == 32 && mark.iter().all(u8::is_ascii_hexdigit);
+        String::from_utf8(mark).ok().filter(|_| fine).ok_or_else(|| SandboxError::Protocol("that is no mark of a workspace".to_owned()))
+    }
+
+    /// A tar stream, compressed or not, into the workspace, over what is there.
     pub async fn restore(&self, spec: &SandboxSpec, from: &mut (impl AsyncRead + Unpin)) -> Result<()> {
         self.give(spec, &["restore"], from).await
     }
@@ -65,7 +78,7 @@ impl Sandboxes {
         let sent = tokio::io::copy(&mut reader.take(most.saturating_add(1)), out).await;
         let sent = sent.map_err(|error| SandboxError::Internal(format!("a workspace's files could not be passed on: {error}")))?;
         if sent > most {
-            return Err(SandboxError::Denied(format!("it has more than {most} bytes")));
+            return Err(SandboxError::TooLong(most));
         }
         done(&running).await.map(|()| sent)
     }

@@ -34,6 +34,7 @@ mod schema;
 mod sealing;
 mod select;
 mod sessions;
+mod snapshots;
 mod sqlite;
 mod status;
 mod steps;

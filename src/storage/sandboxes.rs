@@ -340,7 +340,7 @@ fn bundle_find(tx: &mut TenantTx<'_>, config: &str) -> Result<Option<Bundle>> {
     })
 }
 
-fn sandbox_find(tx: &mut TenantTx<'_>, config: ConfigId) -> Result<Option<SandboxRow>> {
+pub(super) fn sandbox_find(tx: &mut TenantTx<'_>, config: ConfigId) -> Result<Option<SandboxRow>> {
     let sql = "SELECT sandbox_id, state, used_at FROM sandboxes WHERE tenant_id = ?1 AND config_id = ?2";
     tx.first(sql, &[Param::Text(&config.to_string())], sandbox_take)
 }

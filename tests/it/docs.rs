@@ -91,8 +91,22 @@ fn declared(text: &str, kind: &str, name: &str) -> Option<usize> {
 #[test]
 fn the_sandbox_page_names_tests_that_are_there() {
     let page = read("docs/sandbox.md");
-    let rooms =
-        ["bundles", "egress", "engine/config", "engine/mod", "host", "kernel", "life", "load", "money", "runner", "turns", "waste", "work"];
+    let rooms = [
+        "bundles",
+        "egress",
+        "engine/config",
+        "engine/mod",
+        "host",
+        "kernel",
+        "life",
+        "load",
+        "money",
+        "runner",
+        "snapshots",
+        "turns",
+        "waste",
+        "work",
+    ];
     let mut tests: String = rooms.map(|name| read(&format!("tests/it/sandbox/{name}.rs"))).concat();
     tests.push_str(&read("src/egress/tests.rs"));
     tests.push_str(&read("src/bundle/tests.rs"));

@@ -120,7 +120,9 @@ fn blamed(error: &SandboxError) -> Error {
         }
         SandboxError::DiskFull => refused("It filled its workspace before it had described its tools.".to_owned()),
         SandboxError::Protocol(what) => refused(what.clone()),
-        SandboxError::Denied(_) | SandboxError::Internal(_) => Error::internal(format_args!("a bundle could not be tried out: {error}")),
+        SandboxError::Denied(_) | SandboxError::TooLong(_) | SandboxError::Internal(_) => {
+            Error::internal(format_args!("a bundle could not be tried out: {error}"))
+        }
     }
 }
 

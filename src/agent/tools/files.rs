@@ -30,7 +30,7 @@ impl Yard {
     }
 
     /// A sandbox for the workspace's files alone; none where there is no workspace.
-    async fn files_of(&self, store: &TenantStore, config: ConfigId) -> Result<Option<SandboxSpec>> {
+    pub(super) async fn files_of(&self, store: &TenantStore, config: ConfigId) -> Result<Option<SandboxSpec>> {
         let body = store.config_get(config).await?.body;
         let row = store.sandbox_get(config).await?.filter(|row| !row.destroying);
         let Some(id) = row.and_then(|row| SandboxId::new(&row.sandbox_id)) else { return Ok(None) };
@@ -63,9 +63,7 @@ fn told(error: SandboxError, path: &str) -> Error {
     match error {
         SandboxError::Unavailable(_) => Error::SandboxUnavailable { detail: "No sandbox can be started on this server.".to_owned() },
         SandboxError::Capacity(_) => Error::Overloaded { retry_after: std::time::Duration::from_secs(2) },
-        SandboxError::Denied(why) if why.starts_with("it has more than") => {
-            Error::invalid("path", format!("{why}; take it out through a tool"))
-        }
+        SandboxError::TooLong(_) => Error::invalid("path", format!("{error}; take it out through a tool")),
         SandboxError::Denied(_) => Error::not_found("file", path),
         SandboxError::Internal(why) => Error::internal(why),
         other => Error::Conflict { detail: format!("The workspace's files could not be looked at: {other}.") },

@@ -10,6 +10,7 @@
 //! - `describe`: a bundle tried out in a sandbox that is thrown away;
 //! - `images`: container images of configs;
 //! - `workspaces`, `files`: the files that outlive processes, and how people look at them;
+//! - `snapshots`, `shelf`: copies of those files, made and put back, and where they lie;
 //! - `run`: a turn's step of tools.
 
 mod describe;
@@ -20,7 +21,9 @@ pub mod offer;
 pub mod redact;
 mod run;
 mod session;
+mod shelf;
 mod slot;
+mod snapshots;
 mod status;
 mod workspaces;
 mod yard;

@@ -4,7 +4,7 @@ use super::yard::Up;
 use crate::{
     agent::lock,
     config::Limits,
-    sandbox::{ExitCause, StopReason},
+    sandbox::{ExitCause, SandboxSpec, StopReason},
 };
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// Crashes so soon after one another make a sandbox be left alone.
 const CRASHES_WITHIN: Duration = Duration::from_secs(60);
@@ -26,6 +26,8 @@ pub(super) struct Slot {
     pub(super) in_flight: AtomicUsize,
     pub(super) booting: AtomicBool,
     pub(super) facts: Mutex<Facts>,
+    /// Told when someone is about to use the workspace.
+    pub(super) disturbed: Notify,
 }
 
 pub(super) struct Facts {
@@ -33,6 +35,10 @@ pub(super) struct Facts {
     pub(super) crashes: Vec<Instant>,
     pub(super) last_exit: Option<String>,
     pub(super) stderr: String,
+    /// Its workspace for work on files alone, once it was started in this life.
+    pub(super) plain: Option<SandboxSpec>,
+    /// Tools ran since the workspace was last looked at for a snapshot.
+    pub(super) unsaved: bool,
 }
 
 impl Slot {
@@ -42,7 +48,15 @@ impl Slot {
             calls: Semaphore::new(limits.sandbox_calls_at_once_max.clamp(1, Semaphore::MAX_PERMITS)),
             in_flight: AtomicUsize::new(0),
             booting: AtomicBool::new(false),
-            facts: Mutex::new(Facts { used: Instant::now(), crashes: Vec::new(), last_exit: None, stderr: String::new() }),
+            facts: Mutex::new(Facts {
+                used: Instant::now(),
+                crashes: Vec::new(),
+                last_exit: None,
+                stderr: String::new(),
+                plain: None,
+                unsaved: false,
+            }),
+            disturbed: Notify::new(),
         }
     }
 
@@ -76,6 +90,7 @@ pub(super) struct InFlight<'a>(&'a Slot);
 impl<'a> InFlight<'a> {
     pub(super) fn new(slot: &'a Slot) -> Self {
         slot.in_flight.fetch_add(1, Ordering::SeqCst);
+        slot.disturb();
         Self(slot)
     }
 }
@@ -83,7 +98,10 @@ impl<'a> InFlight<'a> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         // Health checks and lists do not count: only calls keep a sandbox awake.
-        lock(&self.0.facts).used = Instant::now();
+        let mut facts = lock(&self.0.facts);
+        facts.used = Instant::now();
+        facts.unsaved = true;
+        drop(facts);
         self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 }

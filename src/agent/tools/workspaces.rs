@@ -21,22 +21,7 @@ const MOVE_BYTES: usize = 256 * 1024;
 impl Yard {
     /// The name of the config's workspace. One that was doomed is removed first, whatever kept that from being done before.
     pub(super) async fn workspace(&self, ask: &ToolAsk<'_>, image: Option<&str>) -> Result<SandboxId> {
-        let name = match ask.store.sandbox_get(ask.config).await? {
-            Some(row) if row.destroying => {
-                self.destroy(&row.sandbox_id).await?;
-                ask.store.sandbox_gone(ask.config).await?;
-                sandbox_name(ask.tenant)
-            }
-            Some(row) => row.sandbox_id,
-            None if ask.store.sandbox_list().await?.len() >= self.limits.sandboxes_per_tenant_max => {
-                let detail = format!(
-                    "The tenant has {} workspaces, as many as it may; reset one that is not needed.",
-                    self.limits.sandboxes_per_tenant_max
-                );
-                return Err(Error::Conflict { detail });
-            }
-            None => sandbox_name(ask.tenant),
-        };
+        let name = self.standing(ask.store, ask.config).await?.unwrap_or_else(|| sandbox_name(ask.tenant));
         let row = ask.store.sandbox_used(ask.config, name).await?;
         let id = named(&row.sandbox_id)?;
         if !self.sandboxes.contained(image) || !self.sandboxes.seen_here_alone(&id) {
@@ -53,6 +38,26 @@ impl Yard {
         ask.store.sandbox_renamed(ask.config, new.as_str().to_owned()).await?;
         self.destroy(id.as_str()).await?;
         Ok(new)
+    }
+
+    /// The name of the config's workspace, if it has one. One that was doomed is removed first; where there is none, there is room for one.
+    pub(super) async fn standing(&self, store: &TenantStore, config: ConfigId) -> Result<Option<String>> {
+        match store.sandbox_get(config).await? {
+            Some(row) if row.destroying => {
+                self.destroy(&row.sandbox_id).await?;
+                store.sandbox_gone(config).await?;
+                Ok(None)
+            }
+            Some(row) => Ok(Some(row.sandbox_id)),
+            None if store.sandbox_list().await?.len() >= self.limits.sandboxes_per_tenant_max => {
+                let detail = format!(
+                    "The tenant has {} workspaces, as many as it may; reset one that is not needed.",
+                    self.limits.sandboxes_per_tenant_max
+                );
+                Err(Error::Conflict { detail })
+            }
+            None => Ok(None),
+        }
     }
 
     async fn moved(&self, from: &SandboxSpec, to: &SandboxSpec) -> std::result::Result<(), SandboxError> {

@@ -6,6 +6,7 @@ use super::{
     offer,
     redact::Redactor,
     session::{Begin, Call, Said, Session},
+    shelf::Shelf,
     slot::{InFlight, Slot, is_up, stop_idle},
     workspaces::tag,
 };
@@ -18,7 +19,7 @@ use crate::{
     ids::{ConfigId, TenantId},
     model::{ConfigBody, PinnedTool, ToolCall},
     sandbox::{ExitCause, SandboxError, SandboxLimits, SandboxSpec, Sandboxes, StopReason},
-    storage::{Kit, Principal, TenantStore},
+    storage::{Kit, Principal, Storage, TenantStore},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -44,6 +45,9 @@ pub struct Yard {
     pub(super) unpacked: tokio::sync::Mutex<HashSet<PathBuf>>,
     /// Looks at workspaces' files, a tenant's one behind the other.
     pub(super) file_turns: Arc<Fair<TenantId>>,
+    /// Snapshots that are made or laid out, a tenant's one behind the other.
+    pub(super) snapshot_turns: Arc<Fair<TenantId>>,
+    pub(super) shelf: Shelf,
     pub(super) slots: Mutex<HashMap<(TenantId, ConfigId), Arc<Slot>>>,
     places: Mutex<HashMap<TenantId, usize>>,
     freed: Notify,
@@ -105,6 +109,8 @@ pub(super) struct ToolDone {
 
 /// Who may look at files at once, and wait to.
 const FILE_TURNS: Places = Places { at_once: 4, at_once_each: 1, waiting: 64, waiting_each: 8 };
+/// Who may make or lay out snapshots at once, and wait to: each takes a processor for as long as it reads the workspace.
+const SNAPSHOT_TURNS: Places = Places { at_once: 2, at_once_each: 1, waiting: 256, waiting_each: 8 };
 
 impl Yard {
     /// A yard with nothing in it. What an earlier life unpacked is removed.
@@ -124,6 +130,8 @@ impl Yard {
             bundles,
             unpacked: tokio::sync::Mutex::default(),
             file_turns: Fair::new(FILE_TURNS),
+            snapshot_turns: Fair::new(SNAPSHOT_TURNS),
+            shelf: Shelf::new(&config.data),
             slots: Mutex::default(),
             places: Mutex::default(),
             freed: Notify::new(),
@@ -131,7 +139,7 @@ impl Yard {
         })
     }
 
-    fn slot(&self, tenant: TenantId, config: ConfigId) -> Arc<Slot> {
+    pub(super) fn slot(&self, tenant: TenantId, config: ConfigId) -> Arc<Slot> {
         Arc::clone(lock(&self.slots).entry((tenant, config)).or_insert_with(|| Arc::new(Slot::new(&self.limits))))
     }
 
@@ -222,6 +230,7 @@ impl Yard {
         let secrets = ask.store.secrets_open(ask.config).await?;
         let limits = self.limits_of(manifest);
         self.filled(ask.store, ask.config, &row, image.as_deref(), limits).await?;
+        lock(&slot.facts).plain = Some(self.plain_spec(row.clone(), image.as_deref(), limits));
         let granted = self.granted(manifest, image.as_deref());
         let spec = SandboxSpec {
             id: row,
@@ -324,10 +333,10 @@ impl Yard {
 
     /// Ends whatever runs for a config, and forgets it.
     async fn end(&self, tenant: TenantId, config: ConfigId) {
-        let slot = lock(&self.slots).remove(&(tenant, config));
-        if let Some(slot) = slot
-            && let Some(up) = slot.up.lock().await.take()
-        {
+        let Some(slot) = lock(&self.slots).remove(&(tenant, config)) else { return };
+        slot.saved();
+        slot.disturb();
+        if let Some(up) = slot.up.lock().await.take() {
             up.session.kill(StopReason::Revoked).await;
         }
     }
@@ -343,6 +352,9 @@ impl Yard {
                 tracing::error!(%tenant, name, %error, "a workspace of a deleted tenant could not be removed; the next start tries again");
             }
         }
+        if let Err(error) = self.shelf.remove_tenant(tenant) {
+            tracing::error!(%tenant, %error, "snapshots of a deleted tenant could not be removed; the next start tries again");
+        }
         let (bundles, tag) = (self.bundles.clone(), tag(tenant));
         let mut unpacked = self.unpacked.lock().await;
         unpacked.retain(|place| !place.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&tag)));
@@ -356,17 +368,20 @@ impl Yard {
         drop(tokio::task::spawn_blocking(removing).await);
     }
 
-    /// Stops sandboxes that nobody called for a while, until the server ends.
-    pub async fn keep_watch(self: Arc<Self>, ending: CancellationToken) {
+    /// Stops sandboxes that nobody called for a while, and has snapshots made of what they changed, until the server ends.
+    pub async fn keep_watch(self: Arc<Self>, storage: Storage, ending: CancellationToken) {
         let every = (self.limits.sandbox_idle_ms / 4).clamp(Duration::from_millis(50), LOOK_EVERY_MAX);
         loop {
             tokio::select! {
                 () = ending.cancelled() => return,
                 () = tokio::time::sleep(every) => {}
             }
-            let slots: Vec<_> = lock(&self.slots).values().cloned().collect();
-            for slot in slots {
+            let slots: Vec<_> = lock(&self.slots).iter().map(|(whose, slot)| (*whose, Arc::clone(slot))).collect();
+            for ((tenant, config), slot) in slots {
                 stop_idle(&slot, self.limits.sandbox_idle_ms).await;
+                if self.limits.sandbox_snapshots_idle_max > 0 && lock(&slot.facts).unsaved {
+                    tokio::spawn(Arc::clone(&self).snapshot_idle(storage.clone(), tenant, config, slot));
+                }
             }
         }
     }

@@ -152,7 +152,7 @@ fn config_delete(call: TenantCall<'_>) -> Answer<'_> {
         let id = id(call.request)?;
         call.store.config_delete(&call.who, id).await?;
         // The row is marked: should this fail, whoever comes next removes the workspace.
-        call.app.yard.reset(&call.who, &call.store, id).await?;
+        call.app.yard.config_end(&call.who, &call.store, id).await?;
         Ok(Reply::Nothing)
     })
 }

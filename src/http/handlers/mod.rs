@@ -14,6 +14,7 @@ mod models;
 mod operator;
 mod pages;
 mod sandboxes;
+mod snapshots;
 mod tenants;
 mod usage;
 mod wallet;
@@ -31,6 +32,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         members::endpoints(),
         configs::endpoints(),
         sandboxes::endpoints(),
+        snapshots::endpoints(),
         chat::endpoints(),
         conversations::endpoints(),
         models::endpoints(),

@@ -57,6 +57,10 @@ async fn a_bundle_is_uploaded_runs_and_its_files_are_seen() {
         }
         browser.calm().await;
 
+        browser.press("Make one").await;
+        browser.sees("The snapshot is made.").await;
+        browser.sees("asked for").await;
+
         // Stopped, it keeps its files; removed, it has none.
         browser.press("Stop").await;
         browser.sees("A call that runs in it fails.").await;
@@ -64,10 +68,15 @@ async fn a_bundle_is_uploaded_runs_and_its_files_are_seen() {
         browser.sees("The sandbox is stopped.").await;
         browser.sees("notes/shopping.txt").await;
         browser.press("Remove the workspace").await;
-        browser.sees("Nothing can bring them back.").await;
+        browser.sees("Only a snapshot can bring them back.").await;
         browser.press("Remove the workspace").await;
         browser.sees("The workspace is removed.").await;
         browser.sees("Nothing lies there yet").await;
+        browser.press("Restore").await;
+        browser.sees("What lies there now is gone.").await;
+        browser.press("Restore").await;
+        browser.sees("The snapshot is in the place of the workspace.").await;
+        browser.sees("notes/shopping.txt").await;
         browser.press("Take the bundle away").await;
         browser.sees("Running tools are stopped.").await;
         browser.press("Take it away").await;

@@ -13,6 +13,8 @@ mod load; // many at once, and what they cost
 mod money; // loops on dry wallets
 mod runner; // tools made of functions, results, the protocol's descriptors
 pub mod shelf;
+#[cfg(feature = "failpoints")]
+mod snapshots; // copies of workspaces, and the way back
 mod takeout; // workspaces that leave with their tenant
 mod turns; // agents whose tools the server runs
 mod waste; // forks, floods, full disks

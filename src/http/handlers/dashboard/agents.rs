@@ -220,7 +220,7 @@ fn delete(call: PageCall<'_>) -> Answer<'_> {
         let id = id(call.request)?;
         call.store.config_delete(&call.who, id).await?;
         // The row is marked: should this fail, the server's next start removes the workspace.
-        call.app.yard.reset(&call.who, &call.store, id).await?;
+        call.app.yard.config_end(&call.who, &call.store, id).await?;
         Ok(Reply::see_other("/dashboard/agents?said=agent-deleted"))
     })
 }

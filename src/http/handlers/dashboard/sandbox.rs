@@ -10,10 +10,11 @@ use crate::{
     http::{
         call::{PageCall, Reply, Request},
         endpoint::{Answer, Endpoint, Handler},
+        handlers::snapshots,
         problem::problem_of,
     },
-    ids::ConfigId,
-    model::{AgentType, Role},
+    ids::{ConfigId, SnapshotId},
+    model::{AgentType, Order, Page, Role},
 };
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -22,6 +23,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::new("SandboxPage", "GET", "/dashboard/agents/{id}/sandbox", Handler::Page(Role::Admin, page)).waits(),
         form("SandboxStopPage", "/dashboard/agents/{id}/sandbox/stop", stop).waits(),
         form("SandboxResetPage", "/dashboard/agents/{id}/sandbox/reset", reset).waits(),
+        form("SnapshotCreatePage", "/dashboard/agents/{id}/sandbox/snapshots", snapshot_make).waits(),
+        form("SnapshotRestorePage", "/dashboard/agents/{id}/sandbox/snapshots/{snapshot_id}/restore", snapshot_restore).waits(),
+        form("SnapshotDeletePage", "/dashboard/agents/{id}/sandbox/snapshots/{snapshot_id}/delete", snapshot_delete),
         form("BundleDeletePage", "/dashboard/agents/{id}/sandbox/bundle/delete", bundle_delete),
     ]
 }
@@ -54,12 +58,15 @@ fn page(call: PageCall<'_>) -> Answer<'_> {
         let status = app.yard.status(call.who.tenant_id(), &call.store, id, machine_second).await?;
         let wanted = call.request.query("files").is_some() && agent.body.agent_type == AgentType::Sandboxed;
         let files = if wanted { Some(files(&call, id).await?) } else { None };
+        let newest = Page::first(Page::LIMIT_MAX, Order::Desc);
+        let snapshots = app.yard.snapshot_list(call.who.tenant_id(), &call.store, id, &newest).await?.data;
         let frame = Frame { scripts: &["upload.js"], ..frame(&call, Place::Agents).await? };
         let view = View {
             agent: &agent,
             bundle: bundle.as_ref(),
             status: &status,
             files: files.as_ref(),
+            snapshots: &snapshots,
             url: &app.config.public_url,
             bundle_bytes_max: app.config.limits.bundle_bytes_max as u64,
         };
@@ -86,6 +93,34 @@ fn reset(call: PageCall<'_>) -> Answer<'_> {
         call.store.config_get(id).await?;
         call.app.yard.reset(&call.who, &call.store, id).await?;
         Ok(back(id, "sandbox-reset"))
+    })
+}
+
+fn snapshot(request: &Request) -> Result<SnapshotId> {
+    request.id("snapshot_id", "snapshot")
+}
+
+fn snapshot_make(call: PageCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let id = id(call.request)?;
+        call.app.yard.snapshot_make(&call.who, &call.store, &call.app.storage, id).await?;
+        Ok(back(id, "snapshot-made"))
+    })
+}
+
+fn snapshot_restore(call: PageCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let (id, snapshot) = (id(call.request)?, snapshot(call.request)?);
+        snapshots::put_back(call.app, call.who, call.store, id, snapshot).await?;
+        Ok(back(id, "snapshot-restored"))
+    })
+}
+
+fn snapshot_delete(call: PageCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let (id, snapshot) = (id(call.request)?, snapshot(call.request)?);
+        call.app.yard.snapshot_remove(&call.who, &call.store, id, snapshot).await?;
+        Ok(back(id, "snapshot-deleted"))
     })
 }
 
