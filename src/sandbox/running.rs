@@ -134,6 +134,11 @@ impl Running {
         cause.unwrap_or(ExitCause::Signal(9))
     }
 
+    /// Ends it now, and does not wait for that.
+    pub fn end(&self, why: StopReason) {
+        self.life.kill(why);
+    }
+
     /// Ends it now.
     pub async fn kill(&self, why: StopReason) -> ExitCause {
         self.life.kill(why);

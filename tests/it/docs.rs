@@ -92,6 +92,7 @@ fn declared(text: &str, kind: &str, name: &str) -> Option<usize> {
 fn the_sandbox_page_names_tests_that_are_there() {
     let page = read("docs/sandbox.md");
     let rooms = [
+        "alone",
         "bundles",
         "egress",
         "engine/config",

@@ -3,6 +3,7 @@
 
 use super::redact::Redactor;
 use crate::{
+    agent::lock,
     bundle::manifest::Runtime,
     config::Limits,
     egress::Egress,
@@ -15,7 +16,7 @@ use rmcp::{
     ClientHandler, ErrorData, RoleClient,
     model::{
         CallToolRequestParams, CallToolResponse, ClientCapabilities, ClientConfig, ContentBlock, ElicitRequestParams, ElicitResult,
-        ErrorCode, Implementation, ProtocolVersion,
+        ErrorCode, Implementation, MetaObject, ProtocolVersion, RequestMetaObject,
     },
     service::{ClientLifecycleMode, ClientServiceExt, RequestContext, RunningService, ServiceError},
     transport::async_rw::AsyncRwTransport,
@@ -43,6 +44,11 @@ const EXIT_WAIT: Duration = Duration::from_secs(2);
 /// How long a process may take to end by itself when it is asked to.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
+/// What the runner ends a call by, called like a tool. No tool has this name: bundles' have no slash.
+const END: &str = "nimblesite/end";
+/// How long the runner may take to say whether it did.
+const END_WAIT: Duration = Duration::from_secs(2);
+
 /// What came of a call.
 pub(super) enum Said {
     /// The tool answered; whether it says that it worked.
@@ -55,8 +61,18 @@ pub(super) enum Said {
 pub(super) struct Call<'a> {
     pub(super) name: &'a str,
     pub(super) arguments: JsonObject,
-    /// Whether the runner itself ends this call when it is cancelled, and nothing beside it.
-    pub(super) alone: bool,
+    pub(super) ends: Ends,
+}
+
+/// What becomes of a call that nobody waits for any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// The runner ends it when it is cancelled: a command of its shell, or what takes no time.
+    Alone,
+    /// The runner can be asked to end it: a function of Python, which may not obey.
+    Asked,
+    /// No one can but who ends its process.
+    WithProcess,
 }
 
 /// A sandbox that runs.
@@ -70,10 +86,33 @@ pub(super) struct Session {
     /// The bundle that it runs; none for built-in tools alone.
     pub(super) digest: Option<String>,
     meter: Arc<Meter>,
+    open: Mutex<Open>,
+    numbers: AtomicU64,
     memory_mb: u64,
     /// What it may reach, and the task that lets it.
     egress: Arc<Egress>,
     reaching: Option<JoinHandle<()>>,
+}
+
+/// The calls that a session works on.
+#[derive(Default)]
+struct Open {
+    calls: usize,
+    /// One of them was given up and goes on: there are no new ones, and the last ends the process.
+    retired: bool,
+}
+
+/// One of them, as long as it lives.
+struct OpenCall<'a>(&'a Session);
+
+impl Drop for OpenCall<'_> {
+    fn drop(&mut self) {
+        let mut open = lock(&self.0.open);
+        open.calls -= 1;
+        if open.retired && open.calls == 0 {
+            self.0.running.end(StopReason::Deadline);
+        }
+    }
 }
 
 impl Drop for Session {
@@ -119,7 +158,10 @@ impl Session {
         let shaking = tokio::time::timeout(limits.sandbox_handshake_ms, Host.serve_with_lifecycle(transport, lifecycle)).await;
         meter.call_ends();
         match shaking {
-            Ok(Ok(client)) => Ok(Self { running, client, redactor, version, digest, meter, memory_mb, egress, reaching }),
+            Ok(Ok(client)) => {
+                let (open, numbers) = (Mutex::default(), AtomicU64::new(0));
+                Ok(Self { running, client, redactor, version, digest, meter, open, numbers, memory_mb, egress, reaching })
+            }
             Ok(Err(error)) => {
                 let ended = tokio::time::timeout(EXIT_WAIT, running.exited()).await.is_ok();
                 let tail = redactor.clean(&running.stderr_tail());
@@ -154,36 +196,67 @@ impl Session {
         Ok(pinned.collect())
     }
 
-    /// Calls a tool and waits for what it says, for the process's end, or for `stop`. Where the runner ends a call `alone`, other calls go on.
+    /// Calls a tool and waits for what it says, for the process's end, or for `stop`. Whatever becomes of it, other calls go on.
     pub(super) async fn call(&self, call: Call<'_>, deadline: Duration, stop: impl Future<Output = ()>) -> Said {
-        let Call { name, arguments, alone } = call;
+        let Call { name, arguments, ends } = call;
         let mut params = CallToolRequestParams::new(name.to_owned());
         params.arguments = Some(arguments);
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        if ends == Ends::Asked {
+            let meta = JsonObject::from_iter([("nimblesite/call".to_owned(), number.into())]);
+            params.meta = Some(RequestMetaObject(MetaObject(meta)));
+        }
+        lock(&self.open).calls += 1;
+        let open = OpenCall(self);
         self.meter.call_begins();
-        let said = {
+        let given_up = {
             // Dropped unfinished, it tells the server that the call is cancelled.
             let calling = self.client.call_tool_once(params);
             tokio::select! {
                 biased;
-                answered = calling => self.answered(answered).await,
-                () = stop => self.given_up(alone, "The call was cancelled while the tool ran; whether it did its work is not known.".to_owned()).await,
-                () = tokio::time::sleep(deadline) => {
-                    self.given_up(alone, format!("The tool timed out after {} s.", deadline.as_secs_f32().ceil())).await
+                answered = calling => Err(self.answered(answered).await),
+                () = stop => Ok("The call was cancelled while the tool ran; whether it did its work is not known.".to_owned()),
+                () = tokio::time::sleep(deadline) => Ok(format!("The tool timed out after {} s.", deadline.as_secs_f32().ceil())),
+            }
+        };
+        let said = match given_up {
+            Err(said) => said,
+            Ok(told) => {
+                if !self.ended_alone(ends, number).await {
+                    lock(&self.open).retired = true;
                 }
+                Said::Nothing(told)
             }
         };
         self.meter.call_ends();
+        drop(open);
+        let last = {
+            let open = lock(&self.open);
+            open.retired && open.calls == 0
+        };
+        if last {
+            self.running.exited().await;
+        }
         said
     }
 
-    /// A tool that does not stop when it is told to would go on behind everyone's back: its process ends, and with it whatever else it works
-    /// on. A command of the runner's own shell is a process of its own, which the runner has killed by then.
-    async fn given_up(&self, alone: bool, told: String) -> Said {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        if !alone {
-            self.running.kill(StopReason::Deadline).await;
+    /// Whether a call that nobody waits for any more is over. One that is not would go on behind everyone's back: its process has to end.
+    async fn ended_alone(&self, ends: Ends, number: u64) -> bool {
+        if ends != Ends::Asked {
+            // A command of the runner's own shell is a process of its own, which the runner has killed by then.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            return ends == Ends::Alone;
         }
-        Said::Nothing(told)
+        let mut params = CallToolRequestParams::new(END);
+        params.arguments = Some(JsonObject::from_iter([("call".to_owned(), number.into())]));
+        let asking = tokio::time::timeout(END_WAIT, self.client.call_tool_once(params)).await;
+        let Ok(Ok(CallToolResponse::Complete(result))) = asking else { return false };
+        result.content.iter().any(|block| text_of(block) == "ended")
+    }
+
+    /// Whether it takes no new calls: one that was given up goes on in it, until the last of the others is done.
+    pub(super) fn is_retired(&self) -> bool {
+        lock(&self.open).retired
     }
 
     async fn answered(&self, answered: Result<CallToolResponse, ServiceError>) -> Said {

@@ -8,7 +8,7 @@ use crate::{
 };
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -22,6 +22,8 @@ const CRASHES_MAX: usize = 3;
 /// What is known of one config's sandbox.
 pub(super) struct Slot {
     pub(super) up: tokio::sync::Mutex<Option<Arc<Up>>>,
+    /// Those before it whose last calls are not done yet.
+    pub(super) retired: Mutex<Vec<Weak<Up>>>,
     pub(super) calls: Semaphore,
     pub(super) in_flight: AtomicUsize,
     pub(super) booting: AtomicBool,
@@ -45,6 +47,7 @@ impl Slot {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             up: tokio::sync::Mutex::new(None),
+            retired: Mutex::default(),
             calls: Semaphore::new(limits.sandbox_calls_at_once_max.clamp(1, Semaphore::MAX_PERMITS)),
             in_flight: AtomicUsize::new(0),
             booting: AtomicBool::new(false),
@@ -76,6 +79,14 @@ impl Slot {
             let now = Instant::now();
             facts.crashes.retain(|crash| now.duration_since(*crash) < CRASHES_WITHIN);
             facts.crashes.push(now);
+        }
+    }
+
+    /// Ends the processes of those whose last calls are not done yet.
+    pub(super) async fn end_retired(&self, why: StopReason) {
+        let retired = std::mem::take(&mut *lock(&self.retired));
+        for up in retired.iter().filter_map(Weak::upgrade) {
+            up.session.kill(why).await;
         }
     }
 

@@ -5,13 +5,14 @@ use super::{
     intake::start_of,
     offer,
     redact::Redactor,
-    session::{Begin, Call, Said, Session},
+    session::{Begin, Call, Ends, Said, Session},
     shelf::Shelf,
     slot::{InFlight, Slot, is_up, stop_idle},
     workspaces::tag,
 };
 use crate::{
     agent::lock,
+    bundle::manifest::Runtime,
     config::{Config, Limits, SandboxSettings},
     egress::{Egress, resolve_here},
     error::{Error, Result},
@@ -172,8 +173,12 @@ impl Yard {
         };
         let limit = tool.timeout_s.map_or(self.limits.sandbox_call_ms, |seconds| Duration::from_secs(seconds.into()));
         let deadline = limit.min(self.limits.sandbox_call_ms_max).min(ask.time_max.saturating_sub(begun.elapsed()));
-        let alone = offer::is_built_in(&tool.name, ask.kit);
-        let call = Call { name: &tool.name, arguments: ask.call.arguments.clone(), alone };
+        let ends = match ask.kit.map(|kit| &kit.manifest.runtime) {
+            _ if offer::is_built_in(&tool.name, ask.kit) => Ends::Alone,
+            Some(Runtime::Mcp { .. }) => Ends::WithProcess,
+            _ => Ends::Asked,
+        };
+        let call = Call { name: &tool.name, arguments: ask.call.arguments.clone(), ends };
         let said = up.session.call(call, deadline, ask.stop.cancelled()).await;
         let (text, ok, answered) = match said {
             Said::Text(text, ok) => (text, ok, true),
@@ -193,12 +198,20 @@ impl Yard {
         let mut state = slot.up.lock().await;
         if let Some(up) = state.take() {
             let session = &up.session;
-            if !session.is_over() && session.version >= ask.version && session.digest == digest {
+            let retired = session.is_retired();
+            if !retired && !session.is_over() && session.version >= ask.version && session.digest == digest {
                 *state = Some(Arc::clone(&up));
                 return Ok(up);
             }
-            // Secrets, bundle or settings changed: the next call begins anew.
-            session.stop(StopReason::Idle).await;
+            if retired {
+                // Its other calls go on, and end it.
+                let mut others = lock(&slot.retired);
+                others.retain(|other| other.strong_count() > 0);
+                others.push(Arc::downgrade(&up));
+            } else {
+                // Secrets, bundle or settings changed: the next call begins anew.
+                session.stop(StopReason::Idle).await;
+            }
         }
         slot.booting.store(true, Ordering::SeqCst);
         let booted = self.boot(slot, ask, digest).await;
@@ -310,9 +323,9 @@ impl Yard {
     /// Stops a config's sandbox; the next call starts it anew.
     pub async fn stop(&self, tenant: TenantId, config: ConfigId) {
         let slot = lock(&self.slots).get(&(tenant, config)).cloned();
-        if let Some(slot) = slot
-            && let Some(up) = slot.up.lock().await.take()
-        {
+        let Some(slot) = slot else { return };
+        slot.end_retired(StopReason::Idle).await;
+        if let Some(up) = slot.up.lock().await.take() {
             up.session.stop(StopReason::Idle).await;
         }
     }
@@ -336,6 +349,7 @@ impl Yard {
         let Some(slot) = lock(&self.slots).remove(&(tenant, config)) else { return };
         slot.saved();
         slot.disturb();
+        slot.end_retired(StopReason::Revoked).await;
         if let Some(up) = slot.up.lock().await.take() {
             up.session.kill(StopReason::Revoked).await;
         }

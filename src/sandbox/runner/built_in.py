@@ -28,7 +28,7 @@ class Shell(BuiltIn):
                         "timeout_s": {"type": "integer", "minimum": 1, "maximum": 600, "default": SHELL_SECONDS,
                                       "description": "Seconds after which it is ended."}}, ["command"])
 
-    def call(self, arguments, call):
+    def call(self, arguments, call, _):
         import subprocess
         shell = "/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh"
         process = subprocess.Popen([shell, "-c", arguments["command"]], cwd=WORKSPACE, env=self.env, stdin=subprocess.DEVNULL,
@@ -67,7 +67,7 @@ class ReadFile(BuiltIn):
     schema = object_of({"path": {"type": "string", "description": "From the workspace's top."},
                         "offset": {"type": "integer", "minimum": 0, "default": 0, "description": "The first byte to read."}}, ["path"])
 
-    def call(self, arguments, _call):
+    def call(self, arguments, _asked, _call):
         files = part("files")
         with files.open_plain(files.inside(arguments["path"])) as file:
             file.seek(arguments.get("offset", 0))
@@ -84,7 +84,7 @@ class WriteFile(BuiltIn):
     schema = object_of({"path": {"type": "string", "description": "From the workspace's top."}, "content": {"type": "string"},
                         "append": {"type": "boolean", "default": False, "description": "Adds to the file's end."}}, ["path", "content"])
 
-    def call(self, arguments, _call):
+    def call(self, arguments, _asked, _call):
         size = part("files").write_file(arguments["path"], [arguments["content"].encode()], arguments.get("append", False))
         return f"{size} bytes written to {arguments['path']}", False
 
@@ -94,7 +94,7 @@ class ListFiles(BuiltIn):
     description = "Lists a folder of the workspace with everything below it: bytes and path."
     schema = object_of({"path": {"type": "string", "default": ".", "description": "From the workspace's top."}}, [])
 
-    def call(self, arguments, _call):
+    def call(self, arguments, _asked, _call):
         files, lines = part("files"), []
         for name, facts, _, _ in files.entries(files.inside(arguments.get("path", "."))):
             if len(lines) == FILES_LISTED_MAX:

@@ -12,6 +12,10 @@ PROTOCOL = "2025-11-25"
 HOME = "/run/nimblesite"
 WORKSPACE = "/workspace"
 CALLS_AT_ONCE = 4
+# The tool that is none: the server ends a call with it. No bundle's tool is called so.
+END = "nimblesite/end"
+# Seconds that a call has to end in when it is told to.
+END_SECONDS = 0.5
 BUILT_INS = {"shell": "Shell", "read_file": "ReadFile", "write_file": "WriteFile", "list_files": "ListFiles"}
 # Types whose values come out of JSON as they are.
 PLAIN = (str, int, bool, list, dict)
@@ -73,7 +77,7 @@ class Function:
         description, schema = part("hints").described(self.name, self.function)
         return {"name": self.name, "description": description, "inputSchema": schema}
 
-    def call(self, arguments, _call):
+    def call(self, arguments, _asked, call):
         if not self.plain:
             hints = part("hints")
             self.hints = self.hints or hints.hints_of(self.function)
@@ -81,10 +85,80 @@ class Function:
         result = self.function(**arguments)
         if hasattr(result, "cr_code"):
             import asyncio
-            result = asyncio.run(result)
+            result = asyncio.run(call.awaited(result))
         if isinstance(result, str):
             return result, False
         return json.dumps(result, ensure_ascii=False, default=plain_of), False
+
+
+class Ended(BaseException):
+    """Raised in a call's thread when nobody waits for it any more."""
+
+
+class Call:
+    """One call of a function, which can be ended alone: by an exception in its thread, which comes when that next runs Python. What waits in C
+    for something (a sleep, a socket, another process) does not see it; whoever asked is told, and does what must be done."""
+
+    def __init__(self):
+        self.lock, self.state, self.thread, self.task, self.done = threading.Lock(), "waiting", None, None, threading.Event()
+        self.ended = False
+
+    def begin(self):
+        """Whether it is to run: it may have been ended while it waited."""
+        with self.lock:
+            if self.state == "waiting":
+                self.state, self.thread = "running", threading.get_ident()
+            return self.state == "running"
+
+    def finish(self):
+        """Its own last act: from now on nothing is raised in its thread."""
+        while True:
+            try:
+                with self.lock:
+                    self.state = "over"
+                raise_in(self.thread, None)
+                break
+            except Ended:
+                pass
+        self.done.set()
+
+    def end(self):
+        """Ends it; answers whether that worked. What catches everything is told again and again."""
+        import time
+        until = time.monotonic() + END_SECONDS
+        while True:
+            with self.lock:
+                self.ended = True
+                if self.state != "running":
+                    self.state = "over"
+                    return True
+                # A task of asyncio's is cancelled, which wakes it.
+                if self.task:
+                    loop, task = self.task
+                    self.task = None
+                    loop.call_soon_threadsafe(task.cancel)
+                else:
+                    raise_in(self.thread, Ended)
+            if self.done.wait(0.05):
+                return True
+            if time.monotonic() > until:
+                return False
+
+    async def awaited(self, coroutine):
+        import asyncio
+        with self.lock:
+            self.task = (asyncio.get_running_loop(), asyncio.current_task())
+        try:
+            return await coroutine
+        finally:
+            with self.lock:
+                self.task = None
+
+
+def raise_in(thread, exception):
+    """Has a thread raise an exception when it next runs Python, or, with none, takes back what it did not raise yet."""
+    import ctypes
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None if exception is None else ctypes.py_object(exception))
 
 
 def plain_of(value):
@@ -113,7 +187,7 @@ class Server:
     def __init__(self, task, source, out):
         self.task, self.source, self.out = task, source, out
         self.lock, self.loading, self.places = threading.Lock(), threading.Lock(), threading.Semaphore(CALLS_AT_ONCE)
-        self.tools, self.wrong = None, None
+        self.tools, self.wrong, self.calls = None, None, {}
         self.most, self.env, self.own = task["result_bytes_max"], dict(os.environ), {}
         if task["secrets_in_shell"]:
             self.env.update(task["secrets"])
@@ -128,6 +202,8 @@ class Server:
                     self.tools = {**self.functions(), **self.own}
                 except Refused as refusal:
                     self.wrong = str(refusal)
+                except Ended:
+                    raise
                 except BaseException as error:
                     self.wrong = told(error)
         if self.wrong is not None:
@@ -180,8 +256,13 @@ class Server:
             self.send({"id": asked, "result": {}})
         elif method == "tools/list":
             threading.Thread(target=self.list, args=(asked,), daemon=True).start()
+        elif method == "tools/call" and params.get("name") == END:
+            call = self.calls.get(params["arguments"]["call"])
+            threading.Thread(target=self.end, args=(asked, call), daemon=True).start()
         elif method == "tools/call":
-            threading.Thread(target=self.call, args=(asked, params), daemon=True).start()
+            number = (params.get("_meta") or {}).get("nimblesite/call")
+            call = self.calls[number] = Call()
+            threading.Thread(target=self.call, args=(asked, params, number, call), daemon=True).start()
         else:
             self.send({"id": asked, "error": {"code": -32601, "message": f"there is no method {method}"}})
 
@@ -194,19 +275,45 @@ class Server:
             return self.send({"id": asked, "error": {"code": -32000, "message": told(error)}})
         self.send({"id": asked, "result": {"tools": listed}})
 
-    def call(self, asked, params):
-        with self.places:
-            try:
-                tool = self.load().get(params.get("name"))
-                if tool is None:
-                    raise Refused(f"there is no tool {params.get('name')}")
-                text, wrong = tool.call(params.get("arguments") or {}, asked)
-            except Refused as refusal:
-                text, wrong = str(refusal), True
-            except Exception as error:
-                import traceback
-                traceback.print_exc()
-                text, wrong = told(error), True
+    def call(self, asked, params, number, call):
+        try:
+            with self.places:
+                if not call.begin():
+                    return
+                try:
+                    try:
+                        text, wrong = self.run(asked, params, call)
+                    finally:
+                        call.finish()
+                except Ended:
+                    return call.finish()
+                except BaseException as error:
+                    # A tool that leaves (SystemExit), or a task that was cancelled: by us, or by itself.
+                    if call.ended:
+                        return
+                    text, wrong = told(error), True
+            self.say(asked, text, wrong)
+        finally:
+            # Numbers are the server's, and never the same; who gives none cannot end one.
+            self.calls.pop(number, None)
+
+    def run(self, asked, params, call):
+        try:
+            tool = self.load().get(params.get("name"))
+            if tool is None:
+                raise Refused(f"there is no tool {params.get('name')}")
+            return tool.call(params.get("arguments") or {}, asked, call)
+        except Refused as refusal:
+            return str(refusal), True
+        except Exception as error:
+            import traceback
+            traceback.print_exc()
+            return told(error), True
+
+    def end(self, asked, call):
+        self.say(asked, "ended" if call is None or call.end() else "running", False)
+
+    def say(self, asked, text, wrong):
         kept = Ends(self.most)
         kept.add(text.encode("utf-8", "replace"))
         self.send({"id": asked, "result": {"content": [{"type": "text", "text": kept.text()}], "isError": wrong}})

@@ -1,6 +1,7 @@
 //! The fence around what tenants send: what must not get out, as attempts from inside, each under root and under a plain user. `cage` is what
 //! they stand on; whatever this machine cannot show is named and not passed. The attempts have the numbers of docs/sandbox.md.
 
+mod alone; // calls that are given up, and those beside them
 mod bundles; // archives over the API
 mod cage;
 mod demo; // the examples, with the offline model
