@@ -142,7 +142,8 @@ pub struct Bundle {
     pub secrets: Vec<String>,
     /// What it asks to reach, as `host:port`.
     pub network_asked: Vec<String>,
-    /// What of that it may reach, by the operator's list as it is now. A container reaches nothing.
+    /// What of that it may reach, by the operator's list as it is now. Containers reach nothing where their engine has no root, or a runtime
+    /// with a kernel of its own.
     pub network_granted: Vec<String>,
     /// When it was uploaded.
     pub created_at: Time,

@@ -113,6 +113,11 @@ impl Sandboxes {
         }
     }
 
+    /// Whether sandboxes with this image, or without one, can be given a way out.
+    pub async fn has_doors(&self, image: Option<&str>) -> bool {
+        !self.contained(image) || self.engine_facts().await.is_ok_and(|facts| facts.doors)
+    }
+
     /// What the engine is. It is met by this, and what an earlier life of the server left in it is removed.
     pub(super) async fn engine_facts(&self) -> Result<EngineFacts> {
         match self.keeper().ask(Ask::Engine, Vec::new()).await? {

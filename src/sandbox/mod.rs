@@ -121,9 +121,6 @@ impl Sandboxes {
     /// Starts a sandbox: its workspace is made if it is not there, its program runs when this returns. Its start is bounded; talking to it is
     /// the caller's to bound.
     pub async fn boot(&self, spec: &SandboxSpec, secrets: Secrets) -> Result<Running> {
-        if spec.network && self.contained(spec.image.as_deref()) {
-            return Err(SandboxError::Unavailable("containers have no way out of theirs that could be bounded".to_owned()));
-        }
         let (this, spec) = (self.clone(), spec.clone());
         self.in_time(async move {
             let image = this.image_of(spec.image.as_deref()).await?;
@@ -186,6 +183,7 @@ impl Sandboxes {
             strict: inner.settings.strict,
             network: spec.network,
         };
+        let contained = image.is_some();
         let (maker, ask) = match image {
             None => {
                 launch.env.extend(secrets);
@@ -201,12 +199,20 @@ impl Sandboxes {
         };
         let ([stdin, stdout, stderr, status], theirs) = pipes()?;
         let (booted, handle, door) = match maker.ask(ask, theirs).await? {
-            (Told::Booted(booted), mut fds) if fds.len() == 1 + usize::from(spec.network) => (booted, fds.remove(0), fds.pop()),
+            (Told::Booted(booted), mut fds) if fds.len() == 1 + usize::from(spec.network && !contained) => {
+                (booted, fds.remove(0), fds.pop())
+            }
             _ => return Err(SandboxError::Internal("the spawner answered something else".to_owned())),
         };
         let workspace = self.place(&spec.id).join("workspace");
         let ends = Ends { stdin, stdout, stderr, status, door: door.map(TcpListener::from) };
-        let mut running = Running::take_over(maker.clone(), run, booted, handle, ends).await?;
+        let mut running = Running::take_over(maker.clone(), run.clone(), booted, handle, ends).await?;
+        if contained && spec.network {
+            match maker.ask(Ask::Door { run }, Vec::new()).await? {
+                (Told::Door, mut fds) if fds.len() == 1 => running.set_door(fds.pop().map(TcpListener::from)),
+                _ => return Err(SandboxError::Internal("the engine's keeper answered something else".to_owned())),
+            }
+        }
         running.watch(spec.limits, workspace);
         Ok(running)
     }

@@ -126,6 +126,11 @@ impl Running {
         self.door.take()
     }
 
+    /// Gives it the door that was opened once it stood.
+    pub(super) fn set_door(&mut self, door: Option<TcpListener>) {
+        self.door = door;
+    }
+
     /// How it ended, when it has.
     pub async fn exited(&self) -> ExitCause {
         let mut end = self.end.clone();

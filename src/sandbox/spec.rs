@@ -115,7 +115,8 @@ pub struct SandboxSpec {
     pub start: Start,
     /// What it may use.
     pub limits: SandboxLimits,
-    /// Whether it has a door, [`super::Running::door`], that its programs know as their proxy. Without one it reaches nothing; containers have none.
+    /// Whether it has a door, [`super::Running::door`], that its programs know as their proxy. Without one it reaches nothing;
+    /// [`super::Sandboxes::has_doors`] says whether it can have one.
     pub network: bool,
     /// Tools of our runner; for `Start::Python` alone.
     pub built_ins: BuiltIns,

@@ -96,6 +96,7 @@ fn the_sandbox_page_names_tests_that_are_there() {
         "bundles",
         "egress",
         "engine/config",
+        "engine/egress",
         "engine/mod",
         "host",
         "kernel",

@@ -62,27 +62,31 @@ impl Yard {
         offer::check(&body, Some(&kit))?;
         let stored = store.bundle_put(who, config, NewBundle { digest, manifest, tools, archive }).await?;
         self.stop(tenant, config).await;
-        Ok(self.with_network(stored, &body))
+        Ok(self.with_network(stored, &body).await)
     }
 
     /// What a config's bundle is.
     pub async fn bundle_get(&self, store: &TenantStore, config: ConfigId) -> Result<Bundle> {
         let body = store.config_get(config).await?.body;
-        Ok(self.with_network(store.bundle_get(config).await?, &body))
+        Ok(self.with_network(store.bundle_get(config).await?, &body).await)
     }
 
-    fn with_network(&self, bundle: Bundle, body: &ConfigBody) -> Bundle {
-        let granted = self.granted_of(&bundle.network_asked, body.workspace_image.as_deref());
+    async fn with_network(&self, bundle: Bundle, body: &ConfigBody) -> Bundle {
+        let granted = self.granted_of(&bundle.network_asked, body.workspace_image.as_deref()).await;
         Bundle { network_granted: granted.iter().map(ToString::to_string).collect(), ..bundle }
     }
 
     /// What a manifest wishes to reach and may, by the operator's list.
-    pub(super) fn granted(&self, manifest: Option<&Manifest>, image: Option<&str>) -> Vec<Target> {
-        manifest.map(|manifest| self.granted_of(&manifest.network.allow, image)).unwrap_or_default()
+    pub(super) async fn granted(&self, manifest: Option<&Manifest>, image: Option<&str>) -> Vec<Target> {
+        match manifest {
+            Some(manifest) => self.granted_of(&manifest.network.allow, image).await,
+            None => Vec::new(),
+        }
     }
 
-    fn granted_of(&self, wishes: &[String], image: Option<&str>) -> Vec<Target> {
-        if self.sandboxes.contained(image) { Vec::new() } else { egress::allow::granted(wishes, &self.settings.network) }
+    async fn granted_of(&self, wishes: &[String], image: Option<&str>) -> Vec<Target> {
+        let granted = egress::allow::granted(wishes, &self.settings.network);
+        if granted.is_empty() || self.sandboxes.has_doors(image).await { granted } else { Vec::new() }
     }
 
     async fn manifest_and_tools(&self, place: &Path, image: Option<String>) -> Result<(Manifest, Vec<PinnedTool>)> {

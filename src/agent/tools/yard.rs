@@ -244,7 +244,7 @@ impl Yard {
         let limits = self.limits_of(manifest);
         self.filled(ask.store, ask.config, &row, image.as_deref(), limits).await?;
         lock(&slot.facts).plain = Some(self.plain_spec(row.clone(), image.as_deref(), limits));
-        let granted = self.granted(manifest, image.as_deref());
+        let granted = self.granted(manifest, image.as_deref()).await;
         let spec = SandboxSpec {
             id: row,
             bundle,

@@ -31,10 +31,17 @@ const LOCKED_BYTES_MAX: i64 = 64 << 10;
 /// shows to whoever asks, and keeps on its disk.
 const TAKE_SECRETS: &str = r#"while IFS= read -r _line && [ -n "$_line" ]; do _value=$(printf '%bx' "${_line#*=}"); export "${_line%%=*}=${_value%x}"; done; unset _line _value; exec "$@""#;
 
+/// Whether a program is begun by a shell that waits for its secrets, or for its door, which is not there before the container is. The runner waits
+/// by itself.
+fn waits(contain: &Contain) -> bool {
+    let runner = contain.launch.args.iter().any(|word| word == runner::MAIN);
+    !contain.secrets.is_empty() || (contain.launch.network && !runner)
+}
+
 /// What is written to the program's stdin before anything else: its secrets, for [`TAKE_SECRETS`].
 pub(super) fn preamble(contain: &Contain) -> Zeroizing<Vec<u8>> {
     let mut text = Zeroizing::new(Vec::new());
-    if contain.secrets.is_empty() {
+    if !waits(contain) {
         return text;
     }
     for (name, value) in &contain.secrets {
@@ -61,10 +68,10 @@ pub(super) fn body(contain: &Contain, ground: &Ground, volumes: &[String]) -> Re
         mounts.push(bind(bundle, "/bundle", true)?);
     }
     let command: Vec<String> = std::iter::once(&launch.program).chain(&launch.args).cloned().collect();
-    let (entrypoint, arguments) = if contain.secrets.is_empty() {
-        (vec![launch.program.clone()], launch.args.clone())
-    } else {
+    let (entrypoint, arguments) = if waits(contain) {
         (["/bin/sh", "-c", TAKE_SECRETS, "sh"].map(str::to_owned).to_vec(), command)
+    } else {
+        (vec![launch.program.clone()], launch.args.clone())
     };
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let memory = number(launch.limits.memory_bytes);
@@ -292,6 +299,13 @@ mod tests {
             assert!(paths(&[bad]).is_err(), "{bad}");
         }
         assert!(paths(&["/a"; 17]).is_err());
+    }
+
+    #[test]
+    fn a_door_is_opened_where_the_container_looks_at_its_namespace() {
+        let doors = |kind, runtime: Option<&str>| Ground { runtime: runtime.map(str::to_owned), ..ground(kind) }.doors();
+        assert!(doors(Kind::Podman, None) && doors(Kind::Docker, Some("runc")) && doors(Kind::Podman, Some("crun")));
+        assert!(!doors(Kind::PodmanRootless, None) && !doors(Kind::Docker, Some("runsc")) && !doors(Kind::Podman, Some("kata")));
     }
 
     #[test]

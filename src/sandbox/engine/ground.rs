@@ -95,6 +95,12 @@ impl Ground {
         Ok(ground)
     }
 
+    /// Whether a door can be opened in a container's network namespace from outside. Podman without root keeps it in a user namespace, which no
+    /// process of several threads enters; a runtime with a kernel or a network stack of its own does not look at it.
+    pub(super) fn doors(&self) -> bool {
+        self.kind != Kind::PodmanRootless && self.runtime.as_deref().is_none_or(|runtime| ["runc", "crun"].contains(&runtime))
+    }
+
     /// Removes every container of this server. Whoever calls knows of none that should live.
     pub(super) async fn clear(&self, docker: &Docker) -> std::result::Result<(), bollard::errors::Error> {
         let ours = HashMap::from([("label".to_owned(), vec![format!("{LABEL}={}", self.server)])]);

@@ -2,7 +2,7 @@
 //! questions, and removes every container when the server is gone, whatever ended it.
 
 use super::{
-    SandboxError, container,
+    SandboxError, container, door,
     ground::{self, Ground},
     life::{self, Ends},
 };
@@ -56,6 +56,8 @@ struct Run {
     life: JoinHandle<bool>,
     /// Ends it, as the server's cord does.
     stop: oneshot::Sender<()>,
+    /// Once it stands: its door, if it has one.
+    door: door::Place,
 }
 
 pub(in crate::sandbox) fn run(socket: BorrowedFd<'_>, args: Vec<OsString>) {
@@ -95,6 +97,11 @@ impl Keeper {
                 Some(run) => Told::Ended { oom: end(run).await, usage: Usage::default() },
                 None => Told::Ended { oom: false, usage: Usage::default() },
             },
+            Ask::Door { run } => {
+                let door = self.runs.get(&run).and_then(|run| run.door.lock().unwrap_or_else(PoisonError::into_inner).take());
+                let door = door.ok_or_else(|| SandboxError::Internal("a container that stands has no door".to_owned()))?;
+                return Ok((Told::Door, vec![door]));
+            }
             Ask::Usage { run } => Told::Usage(self.usage(&run).await),
             Ask::Destroy { id } => {
                 let names: Vec<String> = self.runs.iter().filter(|(_, run)| run.id == id).map(|(name, _)| name.clone()).collect();
@@ -105,7 +112,7 @@ impl Keeper {
             }
             Ask::Engine => {
                 let (_, ground) = self.engine().await?;
-                Told::Engine(EngineFacts { name: ground.name.clone(), runtime: ground.runtime.clone() })
+                Told::Engine(EngineFacts { name: ground.name.clone(), runtime: ground.runtime.clone(), doors: ground.doors() })
             }
             Ask::Image { name, pull } => Told::Image(self.image(&name, pull).await?),
             Ask::Boot(_) | Ask::Provision { .. } | Ask::Sweep { .. } => {
@@ -139,13 +146,19 @@ impl Keeper {
             }
         };
         let body = container::body(&contain, &ground, volumes)?;
+        if contain.launch.network && !ground.doors() {
+            let why = "containers of this engine, or of this runtime, have no way out that could be bounded".to_owned();
+            return Err(SandboxError::Unavailable(why));
+        }
         let trouble = |error: rustix::io::Errno| SandboxError::Internal(format!("no pipe can be had: {error}"));
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(trouble)?;
         let name = format!("nimblesite-{}-{}", &ground.server[..8], contain.launch.run);
         let (stop, stopped) = oneshot::channel();
         let ends = Ends::new(fds, ours, stopped)?;
-        let life = tokio::spawn(life::live(docker, name.clone(), body, container::preamble(&contain), ends));
-        self.runs.insert(contain.launch.run, Run { container: name, id: contain.launch.id, life, stop });
+        let door = door::Place::default();
+        let way_out = contain.launch.network.then(|| Arc::clone(&door));
+        let life = tokio::spawn(life::live(docker, name.clone(), body, container::preamble(&contain), way_out, ends));
+        self.runs.insert(contain.launch.run, Run { container: name, id: contain.launch.id, life, stop, door });
         Ok((Booted { pid: 0, hard_memory: true, hard_disk: false, own_uid: contain.place.own_uid }, theirs))
     }
 

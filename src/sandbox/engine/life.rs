@@ -1,6 +1,6 @@
 //! One container from its making to its removal: its streams are the server's pipes, its cord is the server's way to end it.
 
-use super::{SandboxError, ground};
+use super::{SandboxError, door, ground};
 use crate::sandbox::{Result, native::wire::Status};
 use bollard::{
     Docker,
@@ -9,7 +9,7 @@ use bollard::{
     query_parameters::{AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptions, WaitContainerOptionsBuilder},
 };
 use futures_util::StreamExt;
-use std::{os::fd::OwnedFd, time::Duration};
+use std::{os::fd::OwnedFd, sync::PoisonError, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe,
@@ -48,12 +48,27 @@ impl Ends {
 }
 
 /// Lives a container's life. What comes back is whether memory was what it died of; it is removed by then.
-pub(super) async fn live(docker: Docker, name: String, body: ContainerCreateBody, preamble: Zeroizing<Vec<u8>>, ends: Ends) -> bool {
+pub(super) async fn live(
+    docker: Docker,
+    name: String,
+    body: ContainerCreateBody,
+    preamble: Zeroizing<Vec<u8>>,
+    way_out: Option<door::Place>,
+    ends: Ends,
+) -> bool {
     let Ends { stdin, stdout, stderr, mut status, mut cord, stopped } = ends;
-    let attached = match start(&docker, &name, body).await {
+    let started = async {
+        let attached = start(&docker, &name, body).await.map_err(|error| format!("the container engine refused: {error}"))?;
+        if let Some(place) = way_out {
+            let door = door::open_in(&docker, &name).await.map_err(|error| format!("the container's way out: {error}"))?;
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(door);
+        }
+        Ok::<_, String>(attached)
+    };
+    let attached = match started.await {
         Ok(attached) => attached,
-        Err(error) => {
-            tell(&mut status, &Status::Failed(format!("the container engine refused: {error}"))).await;
+        Err(why) => {
+            tell(&mut status, &Status::Failed(why)).await;
             drop(ground::remove(&docker, &name).await);
             return false;
         }

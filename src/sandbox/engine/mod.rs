@@ -9,6 +9,7 @@
 //! the container is made of stands in `container.rs`.
 
 mod container;
+mod door;
 mod ground;
 mod keeper;
 mod life;

@@ -17,7 +17,7 @@ mod seccomp;
 mod spawner;
 pub(super) mod wire;
 
-pub(super) use network::PORT;
+pub(super) use network::{PORT, open_door};
 pub(super) use seccomp::profile as seccomp_profile;
 
 use super::{SandboxError, runner};

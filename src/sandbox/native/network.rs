@@ -15,7 +15,7 @@ use std::{
 pub(in crate::sandbox) const PORT: u16 = 3128;
 
 /// Turns loopback on and listens. Needs the namespace's capabilities.
-pub(super) fn open_door() -> Result<OwnedFd, String> {
+pub(in crate::sandbox) fn open_door() -> Result<OwnedFd, String> {
     loopback_up().map_err(|error| format!("the sandbox's loopback: {error}"))?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).map_err(|error| format!("the sandbox's way out: {error}"))?;
     Ok(listener.into())

@@ -90,7 +90,7 @@ impl Spawner {
                 let room = self.disk.provision(&id, 0, Seen::ByTheHost)?;
                 Told::Place(Place { workspace: room.workspace, uid: room.uid, gid: room.gid, own_uid: room.own_uid })
             }
-            Ask::Contain(_) | Ask::Engine | Ask::Image { .. } => {
+            Ask::Contain(_) | Ask::Door { .. } | Ask::Engine | Ask::Image { .. } => {
                 return Err(SandboxError::Internal("the spawner was asked what is the engine's keeper's to do".to_owned()));
             }
             Ask::Sweep { live } => {

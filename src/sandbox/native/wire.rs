@@ -70,6 +70,8 @@ pub(in crate::sandbox) struct EngineFacts {
     pub(in crate::sandbox) name: String,
     /// What it runs containers with, where the operator said so.
     pub(in crate::sandbox) runtime: Option<String>,
+    /// Whether its containers can be given a door.
+    pub(in crate::sandbox) doors: bool,
 }
 
 /// What the server asks of the spawner, and some of it of the container engine's keeper.
@@ -98,6 +100,10 @@ pub(in crate::sandbox) enum Ask {
     },
     /// Of the keeper. Descriptors as for [`Ask::Boot`].
     Contain(Contain),
+    /// Of the keeper, once a container stands that may reach something: its door.
+    Door {
+        run: String,
+    },
     /// Of the keeper: what the engine is.
     Engine,
     /// Of the keeper: an image's digest, pulled if it is not there and may be.
@@ -110,8 +116,10 @@ pub(in crate::sandbox) enum Ask {
 /// What the spawner answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) enum Told {
-    /// Descriptors: the pidfd of init; of a container, a pipe whose end ends it. Then its door, where it has one.
+    /// Descriptors: the pidfd of init, and its door, where it has one; of a container, a pipe whose end ends it.
     Booted(Booted),
+    /// Descriptor: a container's door.
+    Door,
     Ended {
         oom: bool,
         usage: Usage,

@@ -5,8 +5,8 @@ use super::{
     cage::skipped,
     shelf::{boxed, zipped},
 };
-use crate::harness::{Server, Tenant};
-use serde_json::json;
+use crate::harness::{Server, Settings, Tenant};
+use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener},
@@ -84,15 +84,22 @@ async fn say(server: &Server, tenant: &Tenant, config: &str, tool: &str, argumen
 
 #[tokio::test]
 async fn a_bundle_reaches_what_it_asked_for_and_the_operator_lists_and_nothing_beside_it() {
+    what_is_granted_is_reached_and_nothing_else(boxed(), json!({})).await;
+}
+
+/// With this server, by a config that says this.
+pub async fn what_is_granted_is_reached_and_nothing_else(settings: Settings, says: Value) {
     let ((listed, reached), (other, others)) = (web(), web());
-    let server = boxed()
+    let server = settings
         .toml(&format!("sandbox.network = [\"localhost:{listed}\", \"*.allowed.test:443\"]"))
         .toml("sandbox.network_private = [\"127.0.0.0/8\"]")
         .start()
         .await;
     let tenant = server.rich_tenant("Acme").await;
     let wishes = [format!("localhost:{listed}"), format!("localhost:{other}"), "api.elsewhere.test:443".to_owned()];
-    let config = server.config(&tenant, "echo", "echo", &json!({"agent_type": "sandboxed"})).await;
+    let mut body = json!({"agent_type": "sandboxed"});
+    body.as_object_mut().unwrap().extend(says.as_object().unwrap().clone());
+    let config = server.config(&tenant, "echo", "echo", &body).await;
     let shown = server.bundle(&tenant.key, &config, bundle(&wishes)).await.expect(200);
     assert_eq!((shown.at("/network_asked"), shown.at("/network_granted")), (json!(wishes), json!([wishes[0]])));
     assert_eq!(

@@ -22,7 +22,7 @@ def secret() -> str:
     return str(len(os.environ["KEY"]))
 "#;
 
-fn settings(podman: &Podman) -> Settings {
+pub fn settings(podman: &Podman) -> Settings {
     boxed()
         .toml(&format!("sandbox.images = [{IMAGE:?}]"))
         .toml(&format!("sandbox.engine_socket = {:?}", podman.socket().to_str().unwrap()))

@@ -2,6 +2,7 @@
 //! one of this machine cannot be made to misbehave.
 
 mod config; // what the API makes of them
+mod egress; // the way out that is granted
 mod podman;
 mod stand_in;
 

@@ -36,7 +36,7 @@ cp "$python" "$root/usr/bin/python3"
 cp "$(readlink -f /bin/sh)" "$root/usr/bin/sh"
 ln -s usr/bin "$root/bin"
 cp "$library"/*.py "$root$library"
-for part in json re encodings collections importlib ctypes lib-dynload; do
+for part in json re encodings collections importlib ctypes email http urllib lib-dynload; do
     [ ! -d "$library/$part" ] || cp -r "$library/$part" "$root$library"
 done
 for file in $(ldd "$python" /bin/sh "$library"/lib-dynload/_ctypes*.so | grep -o '/[^ ]*\.so[^ :]*' | sort -u); do
