@@ -105,6 +105,8 @@ ids! {
     AuditId;
     /// A copy of a workspace.
     SnapshotId;
+    /// What is known of a host that tools asked for.
+    ReachId;
     /// One life of the server process.
     BootId;
     /// One HTTP request.

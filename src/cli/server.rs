@@ -151,7 +151,7 @@ impl Running {
         if cancelled > 0 {
             tracing::warn!(cancelled, "some turns did not end in time; they were cancelled and charged what they had used");
         }
-        self.app.yard.close().await;
+        self.app.yard.close(&self.app.storage).await;
         self.app.mailer.finish().await;
         let (storage, telemetry) = (self.app.storage.clone(), self.app.telemetry.clone());
         tokio::task::spawn_blocking(move || {

@@ -259,6 +259,8 @@ limits! {
     sandbox_egress_connect_ms: ms = Duration::from_secs(10);
     /// How long a connection out of a sandbox may be silent.
     sandbox_egress_idle_ms: ms = Duration::from_secs(60);
+    /// Hosts that a config's tools asked for and were refused, as its owner is told of them; the oldest give way. What was let through stays.
+    sandbox_egress_refusals_max: count = 200;
     /// Entries of one listing of a workspace's files.
     sandbox_files_listed_max: count = 1_000;
     /// Bytes of a file that is read out of a workspace.

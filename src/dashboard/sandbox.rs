@@ -6,7 +6,7 @@ use super::{
     parts::{badge, bytes, empty, icon, notice, time},
 };
 use crate::model::{
-    AgentType, Bundle, Config, Json, PinnedTool, SandboxState, SandboxStatus, Snapshot, SnapshotMade, WorkspaceFile, WorkspaceFiles,
+    AgentType, Bundle, Config, Json, PinnedTool, Reach, SandboxState, SandboxStatus, Snapshot, SnapshotMade, WorkspaceFile, WorkspaceFiles,
 };
 use maud::{Markup, html};
 
@@ -22,6 +22,8 @@ pub struct View<'a> {
     pub files: Option<&'a Files>,
     /// Copies of the workspace, newest first.
     pub snapshots: &'a [Snapshot],
+    /// What tools asked for over the network, newest first.
+    pub reached: &'a [Reach],
     /// The server's address as apps reach it.
     pub url: &'a str,
     /// Bytes that a bundle may have.
@@ -112,7 +114,7 @@ fn inside(frame: &Frame, view: &View<'_>) -> Markup {
                 (files(view))
                 (snapshots(frame, view))
                 (stderr(status))
-                (reached(status))
+                (reached(view))
             }
             aside.stack { (bundle(frame, view)) }
         }
@@ -273,12 +275,26 @@ fn stderr(status: &SandboxStatus) -> Markup {
     }
 }
 
-fn reached(status: &SandboxStatus) -> Markup {
+const REACHED_HEADS: [Head; 5] =
+    [Head::Words("Host"), Head::Words("Outcome"), Head::Figures("Times"), Head::Figures("Out, in"), Head::Words("Last")];
+
+fn reached(view: &View<'_>) -> Markup {
+    let row = |reach: &Reach| {
+        html! {
+            tr {
+                td data-label="Host" { code { (reach.target) } }
+                td data-label="Outcome" title=(reach.detail) { @if reach.allowed { (badge("ok", "let through")) } @else { (badge("bad", "refused")) } }
+                td.num data-label="Times" { (reach.attempts) }
+                td.num data-label="Out, in" { @if reach.allowed { (bytes(reach.bytes_out)) ", " (bytes(reach.bytes_in)) } }
+                td data-label="Last" { (time(reach.last_at, "ago")) }
+            }
+        }
+    };
     html! {
-        @if !status.reached.is_empty() {
+        @if !view.reached.is_empty() {
             section.card {
-                header.card-head { h2 { "Network" } p { "What its process reached of late, or was refused; newest last." } }
-                div.card-body { pre.code.tail tabindex="0" { code { @for line in &status.reached { (line) "\n" } } } }
+                header.card-head { h2 { "Network" } p { "What its tools asked for, and whether they reached it." } }
+                (table("Network", &REACHED_HEADS, view.reached.iter().map(row)))
             }
         }
     }

@@ -2,17 +2,20 @@
 //! addresses, and dials one that it looked at, so that no name leads to a place that was not looked at. It knows neither tenants nor sandboxes.
 //!
 //! - [`allow`]: which hosts and which addresses, pure;
-//! - [`head`]: requests, read in one way only, pure.
+//! - [`head`]: requests, read in one way only, pure;
+//! - [`news`]: what became of what was asked for, for whoever keeps it.
 //!
 //! What goes through is not looked into: who may reach a host may ask it for anything, in whatever name.
 
 pub mod allow;
 pub mod head;
+pub mod news;
 
 pub use allow::{Pattern, Range, Target};
 
 use crate::config::Limits;
 use head::Wanted;
+use news::{News, Sum};
 use std::{
     collections::VecDeque,
     future::Future,
@@ -52,6 +55,7 @@ pub struct Egress {
     connections: Arc<Semaphore>,
     budget: Budget,
     told: Mutex<VecDeque<String>>,
+    news: Arc<News>,
 }
 
 /// Why nothing goes through.
@@ -61,8 +65,8 @@ struct Refused {
 }
 
 impl Egress {
-    /// For these hosts; `private` are the ranges beside the Internet's that may be dialled.
-    pub fn new(granted: Vec<Target>, private: Vec<Range>, limits: &Limits, resolve: Resolve) -> Arc<Self> {
+    /// For these hosts; `private` are the ranges beside the Internet's that may be dialled. What becomes of it is added to `news`.
+    pub fn new(granted: Vec<Target>, private: Vec<Range>, limits: &Limits, resolve: Resolve, news: Arc<News>) -> Arc<Self> {
         Arc::new(Self {
             granted,
             private,
@@ -72,6 +76,7 @@ impl Egress {
             connections: Arc::new(Semaphore::new(limits.sandbox_egress_connections_max.clamp(1, Semaphore::MAX_PERMITS))),
             budget: Budget { bytes_max: limits.sandbox_egress_bytes_per_minute as u64, minute: Mutex::new((Instant::now(), 0)) },
             told: Mutex::default(),
+            news,
         })
     }
 
@@ -120,17 +125,23 @@ impl Egress {
             Ok(dialled) => dialled,
             Err(refused) => return self.refuse(inside, &target.to_string(), refused).await,
         };
+        // A plain request's own bytes go out like any.
+        let sent = (early.len() + first.as_ref().map_or(0, Vec::len)) as u64;
+        // Said at once: a connection may outlive whoever could say it afterwards.
+        let (named, at) = (target.to_string(), address.to_string());
+        self.news.add(&named, true, Sum { detail: at.clone(), attempts: 1, ..Sum::default() });
         let begun = match &first {
             None => inside.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await,
             Some(head) => outside.write_all(head).await,
         };
         let begun = match begun {
-            Ok(()) if self.budget.take(early.len() as u64) => outside.write_all(&early).await,
+            Ok(()) if self.budget.take(sent) => outside.write_all(&early).await,
             Ok(()) => Err(io::Error::other("this minute's bytes are used up")),
             failed => failed,
         };
         let (up, down) = if begun.is_ok() { self.through(inside, outside).await } else { (0, 0) };
-        let up = up + early.len() as u64;
+        let up = up + sent;
+        self.news.add(&named, true, Sum { detail: at, attempts: 0, bytes_out: up, bytes_in: down });
         tracing::info!(%target, %address, bytes_up = up, bytes_down = down, "egress allowed");
         self.tell(format!("{target} reached at {address}: {up} bytes out, {down} in"));
     }
@@ -138,6 +149,7 @@ impl Egress {
     async fn refuse(&self, mut inside: TcpStream, asked: &str, refused: Refused) {
         let Refused { status, why } = refused;
         tracing::warn!(target = asked, why, "egress refused");
+        self.news.add(asked, false, Sum { detail: why.clone(), attempts: 1, ..Sum::default() });
         self.tell(format!("{asked} refused: {why}"));
         let head = format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{why}\n",

@@ -26,7 +26,7 @@ struct World {
 fn world(ports: &[u16], private: &[&str], resolve: Resolve, limits: &Limits) -> World {
     let granted = ports.iter().map(|port| Target { host: "api.test".to_owned(), port: *port }).collect();
     let private = private.iter().map(|text| Range::read(text).unwrap()).collect();
-    let egress = Egress::new(granted, private, limits, resolve);
+    let egress = Egress::new(granted, private, limits, resolve, Arc::default());
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let at = listener.local_addr().unwrap();
     let mut serving = JoinSet::new();

@@ -3,7 +3,7 @@
 use super::{Json, JsonObject, ToolSpec};
 use crate::{
     clock::Time,
-    ids::{ConfigId, SnapshotId},
+    ids::{ConfigId, ReachId, SnapshotId},
 };
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -194,6 +194,31 @@ pub struct Snapshot {
     pub size_bytes: u64,
     /// When it was begun.
     pub created_at: Time,
+}
+
+/// What a config's tools asked for over the network: one host, let through or refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Reach {
+    /// The row's id.
+    pub id: ReachId,
+    /// Whose tools.
+    pub config_id: ConfigId,
+    /// `host:port` as it was asked for; `?` where that could not be read, `*` for hosts beyond those that are told apart.
+    pub target: String,
+    /// Whether it was let through.
+    pub allowed: bool,
+    /// Of the last time: the address that was dialled, or why it was refused.
+    pub detail: String,
+    /// How often it was asked for.
+    pub attempts: u64,
+    /// Bytes that went out, of connections that ended before their sandbox did.
+    pub bytes_out: u64,
+    /// Bytes that came in, of the same.
+    pub bytes_in: u64,
+    /// When it was first written down.
+    pub first_at: Time,
+    /// When it was last.
+    pub last_at: Time,
 }
 
 /// What a sandbox is doing.

@@ -15,6 +15,7 @@ mod configs;
 mod conformance;
 mod conversations;
 mod credit;
+mod egress;
 mod engine;
 mod exports;
 mod figures;

@@ -160,6 +160,8 @@ impl TenantStore {
         let bare =
             "UPDATE logs SET detail = NULL WHERE tenant_id = ?1 AND created_at < ?2 AND detail IS NOT NULL AND event = 'hold_breach'";
         self.write(move |tx| tx.execute(bare, &[Param::Int(end.ms())])).await?;
+        let reached = "DELETE FROM egress WHERE tenant_id = ?1 AND last_at < ?2";
+        removed += self.write(move |tx| tx.execute(reached, &[Param::Int(end.ms())])).await?;
         Ok(removed)
     }
 }

@@ -282,9 +282,9 @@ pub(super) fn secrets_write(
     Ok(())
 }
 
-/// Takes away what a deleted config leaves: secrets and bundle at once, the workspace by whoever sees the mark.
+/// Takes away what a deleted config leaves: secrets, bundle and what its tools reached at once, the workspace by whoever sees the mark.
 pub(super) fn config_left(tx: &mut TenantTx<'_>, config: &str) -> Result<()> {
-    for table in ["config_secrets", "config_bundles"] {
+    for table in ["config_secrets", "config_bundles", "egress"] {
         tx.execute(&format!("DELETE FROM {table} WHERE tenant_id = ?1 AND config_id = ?2"), &[Param::Text(config)])?;
     }
     sandbox_doomed(tx, config)?;

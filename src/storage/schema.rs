@@ -102,7 +102,27 @@ CREATE TRIGGER audit_append_only_update BEFORE UPDATE ON audit BEGIN SELECT RAIS
 CREATE TRIGGER audit_append_only_delete BEFORE DELETE ON audit BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
 ",
     SANDBOXED,
+    EGRESS,
 ];
+
+/// What tools asked for over the network.
+const EGRESS: &str = "
+-- What tools asked for over the network, one row a host and outcome; the oldest refusals give way.
+CREATE TABLE egress (
+    tenant_id  TEXT NOT NULL REFERENCES tenant (id),
+    config_id  TEXT NOT NULL,
+    target     TEXT NOT NULL,                           -- host:port as it was asked for
+    allowed    INTEGER NOT NULL CHECK (allowed = 0 OR allowed = 1),
+    id         TEXT NOT NULL,
+    detail     TEXT NOT NULL,                           -- of the last time: the address, or why it was refused
+    attempts   INTEGER NOT NULL,
+    bytes_out  INTEGER NOT NULL,
+    bytes_in   INTEGER NOT NULL,
+    first_at   INTEGER NOT NULL,
+    last_at    INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, config_id, target, allowed)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX egress_by_id ON egress (tenant_id, id);";
 
 /// Secrets, bundles and workspaces of sandboxed configs.
 const SANDBOXED: &str = "

@@ -45,7 +45,7 @@ impl Yard {
     async fn tried_out(&self, spec: &SandboxSpec, manifest: &Manifest) -> std::result::Result<Vec<PinnedTool>, SandboxError> {
         let running = self.sandboxes.boot(spec, Vec::new()).await?;
         let memory_mb = spec.limits.memory_bytes / 1024 / 1024;
-        let egress = Egress::new(Vec::new(), Vec::new(), &self.limits, resolve_here());
+        let egress = Egress::new(Vec::new(), Vec::new(), &self.limits, resolve_here(), std::sync::Arc::default());
         let (redactor, label) = (super::redact::Redactor::default(), tracing::Span::none());
         let begin = Begin { running, redactor, version: 0, digest: None, memory_mb, egress, label };
         let session = Session::begin(begin, Some(&manifest.runtime), &self.limits).await?;

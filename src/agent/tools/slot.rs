@@ -4,6 +4,7 @@ use super::yard::Up;
 use crate::{
     agent::lock,
     config::Limits,
+    egress::news::News,
     sandbox::{ExitCause, SandboxSpec, StopReason},
 };
 use std::{
@@ -28,6 +29,8 @@ pub(super) struct Slot {
     pub(super) in_flight: AtomicUsize,
     pub(super) booting: AtomicBool,
     pub(super) facts: Mutex<Facts>,
+    /// What its processes reached or were refused, and nobody has written down yet.
+    pub(super) news: Arc<News>,
     /// Told when someone is about to use the workspace.
     pub(super) disturbed: Notify,
 }
@@ -59,6 +62,7 @@ impl Slot {
                 plain: None,
                 unsaved: false,
             }),
+            news: Arc::default(),
             disturbed: Notify::new(),
         }
     }

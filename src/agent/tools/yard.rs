@@ -260,7 +260,7 @@ impl Yard {
         let booted = self.sandboxes.boot(&spec, secrets).await;
         let running = booted.map_err(|error| self.boot_failed(slot, &error, &redactor))?;
         let memory_mb = spec.limits.memory_bytes / 1024 / 1024;
-        let egress = Egress::new(granted, self.settings.network_private.clone(), &self.limits, resolve_here());
+        let egress = Egress::new(granted, self.settings.network_private.clone(), &self.limits, resolve_here(), Arc::clone(&slot.news));
         let label = tracing::info_span!("egress", tenant = %ask.tenant, config = %ask.config);
         let begin = Begin { running, redactor: redactor.clone(), version: ask.version, digest, memory_mb, egress, label };
         let session = Session::begin(begin, manifest.map(|manifest| &manifest.runtime), &self.limits).await;
@@ -390,6 +390,7 @@ impl Yard {
                 () = ending.cancelled() => return,
                 () = tokio::time::sleep(every) => {}
             }
+            self.reached_note(&storage).await;
             let slots: Vec<_> = lock(&self.slots).iter().map(|(whose, slot)| (*whose, Arc::clone(slot))).collect();
             for ((tenant, config), slot) in slots {
                 stop_idle(&slot, self.limits.sandbox_idle_ms).await;
@@ -400,8 +401,24 @@ impl Yard {
         }
     }
 
+    /// Writes down what tools asked for over the network since the last time.
+    async fn reached_note(&self, storage: &Storage) {
+        let slots: Vec<_> = lock(&self.slots).iter().map(|(whose, slot)| (*whose, Arc::clone(&slot.news))).collect();
+        for ((tenant, config), news) in slots {
+            let taken = news.take();
+            if taken.is_empty() {
+                continue;
+            }
+            if let Err(error) = storage.egress_note(tenant, config, taken.clone()).await {
+                tracing::warn!(%tenant, %config, %error, "what tools asked for over the network could not be written down; it is tried again");
+                news.put_back(taken);
+            }
+        }
+    }
+
     /// Ends everything that runs; workspaces stay.
-    pub async fn close(&self) {
+    pub async fn close(&self, storage: &Storage) {
+        self.reached_note(storage).await;
         let slots: Vec<_> = lock(&self.slots).drain().map(|(_, slot)| slot).collect();
         for slot in slots {
             if let Some(up) = slot.up.lock().await.take() {

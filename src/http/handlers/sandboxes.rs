@@ -7,7 +7,7 @@ use crate::{
         endpoint::{Answer, Endpoint, Handler},
     },
     ids::ConfigId,
-    model::{AgentType, Bundle, Role, SandboxStatus, WorkspaceFiles},
+    model::{AgentType, Bundle, List, Order, Reach, Role, SandboxStatus, WorkspaceFiles},
 };
 use std::sync::Arc;
 use utoipa::{
@@ -78,6 +78,16 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .waits()
             .answers_raw(200, "application/octet-stream")
             .errors(&["conflict", "not_found", "overloaded", "sandbox_unavailable", "validation_failed"]),
+        Endpoint::new("SandboxEgressList", "GET", "/api/v1/configs/{id}/sandbox/egress", Handler::Tenant(Role::Admin, egress_list))
+            .about(TAG, "List what a config's tools asked for over the network")
+            .describe(
+                "One row a host and outcome, let through or refused, with how often and how many bytes; by when it was first asked for, newest \
+                 first. Written down within seconds, and kept when the sandbox ends: what was let through until the config goes or the \
+                 tenant's days for logs are over, of what was refused the newest `limits.sandbox_egress_refusals_max`.",
+            )
+            .paged()
+            .answers::<List<Reach>>(200)
+            .errors(&["not_found"]),
         Endpoint::new("SandboxReset", "DELETE", "/api/v1/configs/{id}/sandbox", Handler::Tenant(Role::Admin, sandbox_reset))
             .about(TAG, "Remove a config's workspace and all that runs in it")
             .describe("A call that runs in it fails. The next call of a tool begins with an empty workspace.")
@@ -158,6 +168,13 @@ fn attachment(path: &str) -> String {
     let kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let whole: String = name.bytes().map(|byte| if kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect();
     format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{whole}")
+}
+
+fn egress_list(call: TenantCall<'_>) -> Answer<'_> {
+    Box::pin(async move {
+        let page = call.request.page(Order::Desc)?;
+        Reply::ok(&call.store.egress_list(id(call.request)?, page).await?)
+    })
 }
 
 fn sandbox_reset(call: TenantCall<'_>) -> Answer<'_> {

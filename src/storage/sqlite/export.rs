@@ -26,7 +26,7 @@ pub(super) const WORKSPACES: &str = "CREATE TABLE workspace_parts (config_id TEX
 const PART_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The tables of a tenant, without those that SQLite's full-text search keeps for itself: they follow from `messages`.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 21] = [
     "tenant",
     "configs",
     "config_versions",
@@ -47,6 +47,7 @@ const TABLES: [&str; 20] = [
     "bundle_parts",
     "config_bundles",
     "sandboxes",
+    "egress",
 ];
 
 /// Puts the manifest into a copy that nobody else has open yet. Rows are read one by one: memory does not grow with the file.

@@ -146,6 +146,65 @@ async fn a_listed_name_that_leads_to_this_machine_is_refused_unless_the_operator
     server.done().await;
 }
 
+async fn reached(server: &Server, key: &str, config: &str) -> Vec<(String, bool, u64)> {
+    let list = server.get(&format!("/api/v1/configs/{config}/sandbox/egress?order=asc"), key).await.expect(200).json();
+    let row =
+        |row: &Value| (row["target"].as_str().unwrap().to_owned(), row["allowed"].as_bool().unwrap(), row["attempts"].as_u64().unwrap());
+    list["data"].as_array().unwrap().iter().map(row).collect()
+}
+
+#[tokio::test]
+async fn its_owner_can_read_what_was_reached_and_refused_however_much_is_asked_for() {
+    let (port, _) = web();
+    let mut server = boxed()
+        .process()
+        .toml(&format!("sandbox.network = [\"localhost:{port}\"]"))
+        .toml("sandbox.network_private = [\"127.0.0.0/8\"]")
+        .limit("sandbox_idle_ms", 4_000)
+        .limit("sandbox_egress_refusals_max", 3)
+        .start()
+        .await;
+    let (tenant, other) = (server.rich_tenant("Acme").await, server.rich_tenant("Other").await);
+    let (member, admin) = (server.key(&tenant, "member").await.0, server.key(&tenant, "admin").await.0);
+    let config = server.boxed_config(&tenant, "echo", "echo", bundle(&[format!("localhost:{port}")]), &json!({})).await;
+    let url = format!("http://localhost:{port}/");
+    assert_eq!(say(&server, &tenant, &config, "fetch", json!({"url": url})).await, "GET / HTTP/1.1");
+    for n in 0..6 {
+        let told = say(&server, &tenant, &config, "fetch", json!({"url": format!("http://h{n}.test/")})).await;
+        assert!(told.starts_with("403 "), "{told}");
+    }
+    assert_eq!(say(&server, &tenant, &config, "fetch", json!({"url": url})).await, "GET / HTTP/1.1");
+    // The last are written down when the server stops, if not before.
+    server.stop().await;
+    server.run().await;
+    let rows = reached(&server, &admin, &config).await;
+    let mut refused: Vec<&str> = rows.iter().filter(|row| !row.1).map(|row| row.0.as_str()).collect();
+    refused.sort_unstable();
+    assert_eq!((refused.len(), refused.contains(&"h5.test:80")), (3, true), "the newest: {rows:?}");
+    let allowed: Vec<_> = rows.iter().filter(|row| row.1).collect();
+    assert_eq!(allowed, [&(format!("localhost:{port}"), true, 2)], "never displaced by refusals");
+    let row = server.get(&format!("/api/v1/configs/{config}/sandbox/egress?limit=100"), &admin).await.expect(200).json();
+    let row = row["data"].as_array().unwrap().iter().find(|row| row["allowed"] == true).unwrap().clone();
+    assert!(row["bytes_in"].as_u64().unwrap() > 0 && row["bytes_out"].as_u64().unwrap() > 0 && row["detail"] == "127.0.0.1", "{row}");
+
+    // While it runs, too, within seconds; and one that goes on is told of before it ends.
+    say(&server, &tenant, &config, "fetch", json!({"url": "http://late.test/"})).await;
+    for _ in 0..200 {
+        if reached(&server, &admin, &config).await.iter().any(|row| row.0 == "late.test:80") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(reached(&server, &admin, &config).await.iter().any(|row| row.0 == "late.test:80"));
+    let path = format!("/api/v1/configs/{config}/sandbox/egress");
+    server.get(&path, &member).await.problem(403, "insufficient_role");
+    server.get(&path, &other.key).await.problem(404, "not_found");
+    assert_eq!(server.number(&other.id, "SELECT count(*) FROM egress"), 0);
+    server.delete(&format!("/api/v1/configs/{config}"), &tenant.key).await.expect(204);
+    assert_eq!(server.number(&tenant.id, "SELECT count(*) FROM egress"), 0);
+    server.done().await;
+}
+
 /// 52: each has a door of its own, and none has another's; without one there is not even loopback.
 #[tokio::test]
 async fn a_door_is_its_sandbox_s_alone() {

@@ -59,6 +59,7 @@ fn page(call: PageCall<'_>) -> Answer<'_> {
         let wanted = call.request.query("files").is_some() && agent.body.agent_type == AgentType::Sandboxed;
         let files = if wanted { Some(files(&call, id).await?) } else { None };
         let newest = Page::first(Page::LIMIT_MAX, Order::Desc);
+        let reached = call.store.egress_list(id, newest.clone()).await?.data;
         let snapshots = app.yard.snapshot_list(call.who.tenant_id(), &call.store, id, &newest).await?.data;
         let frame = Frame { scripts: &["upload.js"], ..frame(&call, Place::Agents).await? };
         let view = View {
@@ -67,6 +68,7 @@ fn page(call: PageCall<'_>) -> Answer<'_> {
             status: &status,
             files: files.as_ref(),
             snapshots: &snapshots,
+            reached: &reached,
             url: &app.config.public_url,
             bundle_bytes_max: app.config.limits.bundle_bytes_max as u64,
         };
