@@ -49,7 +49,7 @@ pub(super) struct Memory {
     /// The first message of the history that it does not stand for.
     pub(super) from: usize,
     /// What earlier steps of this turn added to the conversation.
-    pub(super) said: Vec<StoredMessage>,
+    pub(super) said: Vec<Arc<StoredMessage>>,
     /// The number of the next step, whose outcome is logged.
     pub(super) step: u32,
     /// What the steps before it used.
@@ -75,7 +75,7 @@ impl Memory {
     pub(super) fn went_on(&mut self, drive: &Drive, messages: &[NewMessage], usage: Usage, charge: Money) {
         let newest = self.said.last().or(drive.open.history.last()).map(|stored| stored.message.seq);
         let before = newest.or(self.summary.as_ref().map(|summary| summary.until_seq)).unwrap_or(0);
-        let stored = (before + 1..).zip(messages).map(|(seq, message)| stored_of(drive, message, seq));
+        let stored = (before + 1..).zip(messages).map(|(seq, message)| Arc::new(stored_of(drive, message, seq)));
         self.said.extend(stored);
         self.paid(usage, charge);
     }

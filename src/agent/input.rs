@@ -170,7 +170,7 @@ fn replay(results: &[ToolResultInput], open: &OpenTurn) -> Option<Admission<Admi
     let (answer, before) = open.history.split_last().filter(|(last, _)| last.message.role == Speaker::Assistant)?;
     let tail = before.iter().rev().take_while(|stored| stored.message.role == Speaker::Tool).count();
     let answered = &before[before.len() - tail..];
-    let calls: Vec<ToolCall> = answered.iter().filter_map(call_of).collect();
+    let calls: Vec<ToolCall> = answered.iter().filter_map(|stored| call_of(stored)).collect();
     let matched = matched(results, &calls).ok().filter(|matched| !matched.is_empty())?;
     let same = matched.iter().zip(answered).all(|(new, old)| new.content == old.message.content && Some(new.ok) == old.message.ok);
     let again = if same { answer_again(answer, open)? } else { return None };

@@ -228,7 +228,8 @@ impl Agent {
         let beside = beside_bytes(&system, &tools);
         let Some(Fitted { mut messages, report, .. }) = fit(matter, memory, beside, row, max_tokens, shrink)? else { return Ok(None) };
         let report = ContextReport { turns_summarised: memory.summary.as_ref().map_or(0, |summary| summary.turns), ..report };
-        let known = hashes(&history(matter, memory), &messages);
+        let said = history(matter, memory);
+        let known = hashes(&said, &messages);
         let prefix_hash = seal(&system, &tools, &mut messages, &known);
         let (model, facts, context_window) = (model.clone(), row.facts, row.context_window);
         let prompt = Prompt { model, system, tools, messages, params, max_tokens, facts, context_window };
@@ -258,7 +259,7 @@ fn system(matter: Matter<'_>, memory: &Memory) -> String {
 }
 
 /// What was said before this step, oldest first: before the turn, and in its earlier steps.
-fn history<'a>(matter: Matter<'a>, memory: &'a Memory) -> Cow<'a, [StoredMessage]> {
+fn history<'a>(matter: Matter<'a>, memory: &'a Memory) -> Cow<'a, [Arc<StoredMessage>]> {
     let before = &matter.open.history[memory.from..];
     if memory.said.is_empty() { Cow::Borrowed(before) } else { Cow::Owned(before.iter().chain(&memory.said).cloned().collect()) }
 }
@@ -279,8 +280,9 @@ fn window(row: &CardRow, max_tokens: u32, shrink: u32) -> u64 {
 fn fit(matter: Matter<'_>, memory: &Memory, beside: u64, row: &CardRow, max_tokens: u32, shrink: u32) -> Result<Option<Fitted>> {
     let (exchanges, policy) = (exchanges(matter, memory), matter.open.config.context_policy);
     let tokens_max = window(row, max_tokens, shrink);
+    let can_be_summarised = exchanges.can_be_summarised();
     let fitted = exchanges.fit(beside, tokens_max, policy == ContextPolicy::Truncate);
-    if policy == ContextPolicy::Compact && fitted.tokens > tokens_max && exchanges.can_be_summarised() {
+    if policy == ContextPolicy::Compact && fitted.tokens > tokens_max && can_be_summarised {
         return Ok(None);
     }
     // The estimate counts generously, so it refuses only where even a sparing count is too much; the vendor has the last word.

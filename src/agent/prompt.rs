@@ -6,6 +6,7 @@ use crate::{
     model::{ContextReport, JsonObject, Speaker, StoredMessage, ToolResult, ToolSpec},
     provider::PromptMessage,
 };
+use std::sync::Arc;
 
 /// Bytes that make about one token; the estimate that truncation goes by. The money's bound never uses it.
 pub const BYTES_PER_TOKEN: u64 = 3;
@@ -131,7 +132,7 @@ const BEGINNING_LOST: &str = "(The beginning of this conversation is left out.)"
 impl Exchanges {
     /// Puts a conversation in order. Whatever is stored, and wherever it was cut: it begins with the user, each call is answered before anything
     /// else is said, and no result lacks its call.
-    pub fn new(history: &[StoredMessage], admitted: &Admitted) -> Self {
+    pub fn new(history: &[Arc<StoredMessage>], admitted: &Admitted) -> Self {
         let mut making = Making { exchanges: Vec::new(), open: Vec::new() };
         match history.iter().position(|stored| stored.message.role == Speaker::User) {
             // A history that was cut at the front may begin in the middle of an exchange; that much of it is left out,
@@ -193,7 +194,7 @@ impl Exchanges {
     }
 
     /// The messages that fit so many tokens beside `beside_bytes` (system prompt and tools): the newest exchanges, whole, and always the last.
-    pub fn fit(&self, beside_bytes: u64, tokens_max: u64, may_leave_out: bool) -> Fitted {
+    pub fn fit(mut self, beside_bytes: u64, tokens_max: u64, may_leave_out: bool) -> Fitted {
         let sizes: Vec<u64> = self.exchanges.iter().map(Exchange::bytes).collect();
         let mut from = 0;
         let mut total: u64 = beside_bytes + sizes.iter().sum::<u64>();
@@ -201,9 +202,10 @@ impl Exchanges {
             total -= sizes[from];
             from += 1;
         }
-        let (left_out, kept) = self.exchanges.split_at(from);
+        let kept = self.exchanges.split_off(from);
+        let left_out = self.exchanges;
         Fitted {
-            messages: kept.iter().flat_map(|exchange| exchange.messages.iter().cloned()).collect(),
+            messages: kept.into_iter().flat_map(|exchange| exchange.messages).collect(),
             report: ContextReport {
                 turns_left_out: u32::try_from(left_out.len()).unwrap_or(u32::MAX),
                 messages_left_out: left_out.iter().map(|exchange| exchange.stored).sum(),
@@ -260,7 +262,7 @@ fn bytes(message: &PromptMessage) -> u64 {
             let plain = text.as_ref().map_or(0, String::len)
                 + calls.iter().map(|call| call.id.len() + call.name.len() + arguments(&call.arguments) + AROUND).sum::<usize>();
             // What the vendor gave may be longer: it has the thinking too.
-            plain.max(raw.as_ref().map_or(0, |raw| raw.json.to_string().len()))
+            plain.max(raw.as_ref().map_or(0, |raw| raw.bytes))
         }
         PromptMessage::Tool { results } => results.iter().map(|result| result.text().len() + result.tool_call_id.len() + AROUND).sum(),
     };
@@ -273,47 +275,47 @@ pub fn beside_bytes(system: &str, tools: &[ToolSpec]) -> u64 {
 }
 
 /// What the vendors of the answers among these messages saw before them, as it is stored with the answers.
-pub fn hashes(history: &[StoredMessage], messages: &[PromptMessage]) -> Vec<Option<String>> {
+pub fn hashes<'a>(history: &'a [Arc<StoredMessage>], messages: &[PromptMessage]) -> Vec<Option<&'a str>> {
     let shown = messages.iter().filter(|message| matches!(message, PromptMessage::Assistant { .. })).count();
     let answers = history.iter().filter(|stored| stored.message.role == Speaker::Assistant);
-    let known: Vec<_> = answers.map(|stored| stored.prefix_hash.clone()).collect();
+    let known: Vec<_> = answers.map(|stored| stored.prefix_hash.as_deref()).collect();
     known[known.len().saturating_sub(shown)..].to_vec()
 }
 
 /// Marks the answers whose vendor will see what it saw when it gave them, and answers the hash of the whole prompt, to be stored with the
 /// answer to it.
-pub fn seal(system: &str, tools: &[ToolSpec], messages: &mut [PromptMessage], hashes: &[Option<String>]) -> String {
+pub fn seal(system: &str, tools: &[ToolSpec], messages: &mut [PromptMessage], hashes: &[Option<&str>]) -> String {
     let mut hasher = blake3::Hasher::new();
-    let mut part = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-        hasher.clone()
-    };
-    part(system.as_bytes());
-    let mut state = part(serde_json::to_string(tools).unwrap_or_default().as_bytes());
+    part(&mut hasher, system.as_bytes());
+    part(&mut hasher, serde_json::to_string(tools).unwrap_or_default().as_bytes());
     let mut known = hashes.iter();
     // Once one answer saw something else, what follows it did too.
     let mut same = true;
     for message in messages {
         match message {
-            PromptMessage::User { text } => state = part(text.as_bytes()),
+            PromptMessage::User { text } => part(&mut hasher, text.as_bytes()),
             PromptMessage::Tool { results } => {
                 for result in results {
-                    part(result.tool_call_id.as_bytes());
-                    part(&[u8::from(result.ok)]);
-                    state = part(result.text().as_bytes());
+                    part(&mut hasher, result.tool_call_id.as_bytes());
+                    part(&mut hasher, &[u8::from(result.ok)]);
+                    part(&mut hasher, result.text().as_bytes());
                 }
             }
             PromptMessage::Assistant { text, calls, keep_thinking, .. } => {
-                let seen = known.next().and_then(Option::as_deref);
-                same = same && seen == Some(&short(&state));
+                same = same && known.next().copied().flatten().is_some_and(|seen| seen == short(&hasher));
                 *keep_thinking = same;
-                part(text.as_deref().unwrap_or_default().as_bytes());
-                state = part(serde_json::to_string(calls).unwrap_or_default().as_bytes());
+                part(&mut hasher, text.as_deref().unwrap_or_default().as_bytes());
+                part(&mut hasher, serde_json::to_string(calls).unwrap_or_default().as_bytes());
             }
         }
     }
-    short(&state)
+    short(&hasher)
+}
+
+/// Adds one part, and where it ends.
+fn part(hasher: &mut blake3::Hasher, bytes: &[u8]) {
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
+    hasher.update(bytes);
 }
 
 fn short(state: &blake3::Hasher) -> String {
@@ -329,9 +331,9 @@ mod tests {
         model::{Json, Message, ToolCall},
     };
 
-    fn stored(role: Speaker, content: Json, calls: &[&str], result_of: Option<&str>) -> StoredMessage {
+    fn stored(role: Speaker, content: Json, calls: &[&str], result_of: Option<&str>) -> Arc<StoredMessage> {
         let call = |id: &&str| ToolCall { id: (*id).to_owned(), name: "tool".to_owned(), arguments: JsonObject::new() };
-        StoredMessage {
+        Arc::new(StoredMessage {
             message: Message {
                 id: MessageId::new(),
                 seq: 1,
@@ -351,14 +353,14 @@ mod tests {
             raw: None,
             prefix_hash: None,
             finish: None,
-        }
+        })
     }
 
     fn said(text: &str) -> Admitted {
         Admitted { results: Vec::new(), text: Some(text.to_owned()), system: String::new() }
     }
 
-    fn history() -> Vec<StoredMessage> {
+    fn history() -> Vec<Arc<StoredMessage>> {
         vec![
             stored(Speaker::User, "first".into(), &[], None),
             stored(Speaker::Assistant, Json::Null, &["a", "b"], None),
@@ -381,10 +383,10 @@ mod tests {
     #[test]
     fn whole_exchanges_are_left_out_oldest_first_and_the_last_stays() {
         let exchanges = Exchanges::new(&history(), &said("third"));
-        let fitted = exchanges.fit(0, 80, true);
+        let fitted = exchanges.clone().fit(0, 80, true);
         assert_eq!(fitted.report, ContextReport { turns_left_out: 1, messages_left_out: 5, turns_summarised: 0 });
         assert_eq!(fitted.messages[0], PromptMessage::User { text: "second".to_owned() });
-        let fitted = exchanges.fit(0, 0, true);
+        let fitted = exchanges.clone().fit(0, 0, true);
         assert_eq!(fitted.messages, [PromptMessage::User { text: "third".to_owned() }]);
         assert_eq!(exchanges.fit(0, 0, false).messages.len(), 7);
     }
@@ -446,9 +448,9 @@ mod tests {
 
     #[test]
     fn thinking_is_kept_as_long_as_its_prefix_is_the_same() {
-        let seal_of = |system: &str, history: &[StoredMessage], text: &str| {
+        let seal_of = |system: &str, history: &[Arc<StoredMessage>], text: &str| {
             let hashes: Vec<_> =
-                history.iter().filter(|one| one.message.role == Speaker::Assistant).map(|one| one.prefix_hash.clone()).collect();
+                history.iter().filter(|one| one.message.role == Speaker::Assistant).map(|one| one.prefix_hash.as_deref()).collect();
             let mut messages = Exchanges::new(history, &said(text)).fit(0, u64::MAX, true).messages;
             let hash = seal(system, &[], &mut messages, &hashes);
             let kept = messages.iter().filter(|message| matches!(message, PromptMessage::Assistant { keep_thinking: true, .. })).count();
@@ -456,10 +458,10 @@ mod tests {
         };
         let (first, _) = seal_of("system", &[], "hello");
         let mut history = vec![stored(Speaker::User, "hello".into(), &[], None), stored(Speaker::Assistant, "hi".into(), &[], None)];
-        history[1].prefix_hash = Some(first);
+        Arc::make_mut(&mut history[1]).prefix_hash = Some(first);
         assert_eq!(seal_of("system", &history, "again").1, 1);
         assert_eq!(seal_of("another system", &history, "again").1, 0);
-        history[0].message.content = "hullo".into();
+        Arc::make_mut(&mut history[0]).message.content = "hullo".into();
         assert_eq!(seal_of("system", &history, "again").1, 0);
     }
 }

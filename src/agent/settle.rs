@@ -238,7 +238,7 @@ pub(super) fn stored_of(drive: &Drive, new: &NewMessage, seq: u64) -> StoredMess
             created_at: drive.store.now(),
         },
         turn_id: drive.open.turn,
-        raw: answer.map(|answer| RawAnswer { model: answer.model.clone(), json: answer.raw.clone() }),
+        raw: answer.map(|answer| Arc::new(RawAnswer::new(answer.model.clone(), answer.raw.clone()))),
         prefix_hash: answer.map(|answer| answer.prefix_hash.clone()),
         finish: answer.map(|answer| answer.finish),
     }

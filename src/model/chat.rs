@@ -3,6 +3,7 @@
 use super::{Json, JsonObject, ModelRef, TemplateVars, TurnFailure, Usage};
 use crate::{clock::Time, ids::*, money::Money};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// A model's wish to have a tool run.
@@ -295,6 +296,16 @@ pub struct RawAnswer {
     pub model: ModelRef,
     /// The assistant message in the wire's own form.
     pub json: Json,
+    /// The length of `json` as text.
+    pub bytes: usize,
+}
+
+impl RawAnswer {
+    /// Of a vendor's answer that has just come.
+    pub fn new(model: ModelRef, json: Json) -> Self {
+        let bytes = json.to_string().len();
+        Self { model, json, bytes }
+    }
 }
 
 /// A message as it is kept for replay.
@@ -305,7 +316,7 @@ pub struct StoredMessage {
     /// The turn that stored it.
     pub turn_id: TurnId,
     /// Assistant only: as the vendor gave it.
-    pub raw: Option<RawAnswer>,
+    pub raw: Option<Arc<RawAnswer>>,
     /// Assistant only: what stood before it when the vendor gave it; see `agent::prompt`.
     pub prefix_hash: Option<String>,
     /// Assistant only: why the model stopped.

@@ -152,7 +152,7 @@ pub enum PromptMessage {
         /// Its tool calls.
         calls: Vec<ToolCall>,
         /// As the vendor gave it; used only when wire and model are the same as the prompt's.
-        raw: Option<RawAnswer>,
+        raw: Option<Arc<RawAnswer>>,
         /// System prompt, tools and every earlier message are those that the vendor saw when it gave `raw`. Only then is its thinking
         /// sent back to models that bind thinking to its prefix ([`ModelFacts::thinking_bound`]); all else of `raw` is.
         keep_thinking: bool,

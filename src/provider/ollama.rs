@@ -67,7 +67,7 @@ fn messages(prompt: &Prompt) -> Vec<Json> {
                 if text.as_ref().is_none_or(String::is_empty) && calls.is_empty() {
                     continue;
                 }
-                let thinking = raw.as_ref().filter(|raw| raw.model == prompt.model && !calls.is_empty()).and_then(thinking_of);
+                let thinking = raw.as_deref().filter(|raw| raw.model == prompt.model && !calls.is_empty()).and_then(thinking_of);
                 messages.push(assistant(text.as_deref().unwrap_or_default(), calls, thinking));
             }
         }

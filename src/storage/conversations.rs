@@ -125,7 +125,9 @@ impl TenantStore {
             content_record(tx, Deed::new(by.into(), Act::ConversationDelete, now).to(id))?;
             conversation_erase(tx, id)
         })
-        .await
+        .await?;
+        self.histories.forget((self.tenant, id));
+        Ok(())
     }
 
     /// A page of a conversation's messages, by sequence. A cursor is a message's id.

@@ -20,6 +20,7 @@ mod engine;
 mod exports;
 mod figures;
 mod grant;
+mod history;
 mod keys;
 mod ledger;
 mod logs;
@@ -105,6 +106,7 @@ struct Inner {
     engine: Arc<dyn Engine>,
     sealing: Arc<sealing::Sealing>,
     writers: Arc<Writers>,
+    histories: Arc<history::Histories>,
     /// Whether new tenants are encrypted.
     encrypts: bool,
     access: access::Access,
@@ -158,6 +160,7 @@ impl Storage {
                 engine,
                 sealing,
                 writers,
+                histories: history::Histories::new(limits.history_cache_bytes_max),
                 encrypts,
                 access: access::Access::new(limits)?,
                 exports: Arc::default(),
@@ -245,6 +248,7 @@ impl Storage {
             engine: Arc::clone(engine),
             sealing: Arc::clone(&self.inner.sealing),
             writers: Arc::clone(&self.inner.writers),
+            histories: Arc::clone(&self.inner.histories),
             boot: self.inner.boot,
             clock: self.inner.clock,
             limits: Arc::clone(&self.inner.limits),
@@ -290,6 +294,7 @@ impl Storage {
         let sql = "SELECT id FROM api_keys WHERE tenant_id = ?1";
         let keys = self.catalog_read(move |tx| tx.all(sql, &[Param::Text(&tenant.to_string())], |row| rows::parsed(row, 0))).await?;
         let engine = Arc::clone(&self.inner.engine);
+        self.inner.histories.forget_tenant(tenant);
         tokio::task::spawn_blocking(move || engine.destroy(tenant, &keys)).await.map_err(Error::internal)?
     }
 

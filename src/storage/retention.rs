@@ -118,6 +118,7 @@ impl TenantStore {
             if found.is_empty() {
                 break;
             }
+            let gone = found.clone();
             removed += self
                 .write(move |tx| {
                     let mut erased = 0;
@@ -134,6 +135,7 @@ impl TenantStore {
                     Ok(erased)
                 })
                 .await?;
+            gone.into_iter().for_each(|id| self.histories.forget((self.tenant, id)));
         }
         Ok(removed)
     }

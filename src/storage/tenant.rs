@@ -3,6 +3,7 @@
 
 use super::{
     engine::{Engine, Head, Lease, Link, Param, Place, Row, Tx, TxExt},
+    history::Histories,
     sealing::Sealing,
     writers::Writers,
 };
@@ -22,6 +23,7 @@ pub struct TenantStore {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) sealing: Arc<Sealing>,
     pub(super) writers: Arc<Writers>,
+    pub(super) histories: Arc<Histories>,
     pub(super) boot: BootId,
     pub(super) clock: Clock,
     pub(super) limits: Arc<Limits>,

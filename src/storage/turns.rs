@@ -6,6 +6,7 @@ use super::{
     access::Principal,
     configs, conversations,
     engine::{Param, Row},
+    history::Histories,
     logs, rows,
     sandboxes::{self, Kit},
     steps,
@@ -17,12 +18,12 @@ use crate::{
     error::{Error, Result},
     ids::*,
     model::{
-        AgentType, ConfigBody, JsonObject, LogEvent, LogRow, Message, ModelRef, RawAnswer, Speaker, StoredMessage, Summary, TemplateVars,
-        ToolCall, TurnOutcome, TurnReport,
+        AgentType, ConfigBody, JsonObject, LogEvent, LogRow, ModelRef, StoredMessage, Summary, TemplateVars, ToolCall, TurnOutcome,
+        TurnReport,
     },
     money::Money,
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// What opens a turn.
 #[derive(Debug, Clone)]
@@ -84,7 +85,7 @@ pub struct OpenTurn {
     /// What stands for the turns before [`OpenTurn::history`].
     pub summary: Option<Summary>,
     /// What was said before, oldest first, the newest `limits.history_messages_max`.
-    pub history: Vec<StoredMessage>,
+    pub history: Vec<Arc<StoredMessage>>,
     /// What the newest answer said beside its message, where [`TurnAsk::may_be_again`].
     pub last_report: Option<TurnReport>,
     /// The calls that wait for results.
@@ -140,6 +141,7 @@ impl TenantStore {
         admit: impl Fn(&OpenTurn) -> Result<Admission<T>> + Send + 'static,
     ) -> Result<Opened<T>> {
         let (boot, clock, limits) = (self.boot, self.clock, self.limits.clone());
+        let (tenant, histories) = (self.tenant, Arc::clone(&self.histories));
         let opening = move |tx: &mut TenantTx<'_>| {
             let now = clock.now();
             if let Some(claim) = &ask.claim {
@@ -152,7 +154,7 @@ impl TenantStore {
                     return Ok(Written::Replay(stored));
                 }
             }
-            let open = turn_load(tx, &ask, limits.history_messages_max)?;
+            let open = turn_load(tx, &ask, tenant, &histories, limits.history_messages_max)?;
             let (admitted, hold) = match admit(&open)? {
                 Admission::Replay(stored) => return Ok(Written::Replay(stored)),
                 Admission::Go(admitted, hold) => (admitted, hold),
@@ -249,7 +251,7 @@ pub(super) fn route(config: ConfigId) -> String {
     format!("chat/{config}")
 }
 
-fn turn_load(tx: &mut TenantTx<'_>, ask: &TurnAsk, history_max: usize) -> Result<OpenTurn> {
+fn turn_load(tx: &mut TenantTx<'_>, ask: &TurnAsk, tenant: TenantId, histories: &Histories, history_max: usize) -> Result<OpenTurn> {
     let (config, config_version) = configs::config_for_chat(tx, ask.config)?.ok_or_else(|| Error::not_found("config", ask.config))?;
     let mut open = OpenTurn {
         turn: ask.turn,
@@ -290,10 +292,11 @@ fn turn_load(tx: &mut TenantTx<'_>, ask: &TurnAsk, history_max: usize) -> Result
         }
         open.template_vars = vars;
         open.open_calls = calls.unwrap_or_default();
-        open.history = history(tx, &text, summary.as_ref().map_or(0, |summary| summary.until_seq), history_max)?;
+        let after = summary.as_ref().map_or(0, |summary| summary.until_seq);
+        open.history = histories.read(tx, (tenant, ask.conversation), after, history_max)?;
         open.summary = summary;
         if ask.may_be_again {
-            open.last_report = last_report(tx, open.history.last())?;
+            open.last_report = last_report(tx, open.history.last().map(Arc::as_ref))?;
         }
     }
     open.template_vars.extend(ask.template_vars.clone());
@@ -358,17 +361,6 @@ fn summary(row: &dyn Row, column: usize) -> Result<Option<Summary>> {
 }
 
 /// The newest messages of a conversation behind a sequence number, oldest first.
-fn history(tx: &mut TenantTx<'_>, conversation: &str, after: u64, max: usize) -> Result<Vec<StoredMessage>> {
-    let (after, max) = (i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(max).unwrap_or(i64::MAX));
-    let sql = format!(
-        "SELECT {}, turn_id, raw, prefix_hash, finish_reason FROM messages WHERE tenant_id = ?1 AND conversation_id = ?2 AND seq > ?3 ORDER BY seq DESC LIMIT ?4",
-        conversations::MESSAGE
-    );
-    let mut messages = tx.all(&sql, &[Param::Text(conversation), Param::Int(after), Param::Int(max)], stored_message)?;
-    messages.reverse();
-    Ok(messages)
-}
-
 /// What the turn of the newest message said beside it.
 fn last_report(tx: &mut TenantTx<'_>, last: Option<&StoredMessage>) -> Result<Option<TurnReport>> {
     let Some(last) = last else { return Ok(None) };
@@ -376,22 +368,6 @@ fn last_report(tx: &mut TenantTx<'_>, last: Option<&StoredMessage>) -> Result<Op
     let report =
         tx.first("SELECT report FROM turns WHERE tenant_id = ?1 AND id = ?2", &[Param::Text(&turn)], |row| rows::json_opt(row, 0))?;
     Ok(report.flatten())
-}
-
-fn stored_message(row: &dyn Row) -> Result<StoredMessage> {
-    const EXTRA: usize = conversations::MESSAGE_COLUMNS;
-    let message: Message = conversations::message_take(row)?;
-    let finish = row.text_opt(EXTRA + 3)?.map(|name| serde_json::Value::String(name.to_owned()));
-    Ok(StoredMessage {
-        turn_id: rows::parsed(row, EXTRA)?,
-        raw: match (&message.model, rows::json_opt(row, EXTRA + 1)?) {
-            (Some(model), Some(json)) if message.role == Speaker::Assistant => Some(RawAnswer { model: model.clone(), json }),
-            _ => None,
-        },
-        prefix_hash: rows::text_opt(row, EXTRA + 2)?,
-        finish: finish.map(serde_json::from_value).transpose().map_err(Error::internal)?,
-        message,
-    })
 }
 
 /// Closes what an earlier life of the server left: its turns end, their holds go back to the tenant, unanswered idempotency keys are free.

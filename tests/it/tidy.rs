@@ -179,7 +179,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("opentelemetry_sdk", &["telemetry/"]),
     ("parking_lot", &["storage/exports.rs", "storage/sqlite/", "storage/writers.rs"]),
     ("prometheus-client", &["metrics.rs"]),
-    ("quick_cache", &["storage/access.rs", "storage/backups.rs", "storage/proof.rs"]),
+    ("quick_cache", &["storage/access.rs", "storage/backups.rs", "storage/history.rs", "storage/proof.rs"]),
     ("r2d2", &["storage/sqlite/"]),
     ("r2d2_sqlite", &["storage/sqlite/"]),
     ("reqwest", &["provider/client.rs", "telemetry/export.rs"]),

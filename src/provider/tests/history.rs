@@ -1,6 +1,7 @@
 //! One history, every wire: what is sent must be what each vendor accepts.
 
 use super::*;
+use std::sync::Arc;
 
 /// A history with all that histories have: parallel calls, failures, values that are no strings, a vendor's odd ids that come again, an answer of
 /// nothing, two users in a row.
@@ -118,7 +119,7 @@ fn thought(answering: &str, keep_thinking: bool) -> Prompt {
         {"type": "text", "text": "Reading."},
         {"type": "tool_use", "id": "toolu_1", "name": "read", "input": {}},
     ]});
-    let raw = Some(RawAnswer { model: model("anthropic", answering), json });
+    let raw = Some(Arc::new(RawAnswer::new(model("anthropic", answering), json)));
     let calls = vec![call("toolu_1", "read", json!({}))];
     let said = PromptMessage::Assistant { text: Some("Reading.".into()), calls, raw, keep_thinking };
     let results = PromptMessage::Tool { results: vec![result("toolu_1", "read", json!("x"), true)] };
@@ -220,7 +221,7 @@ fn reasoning_goes_back_where_the_vendor_wants_it() {
     let raw = |provider: &str, model_name: &str| {
         let json = json!({"role": "assistant", "content": null, "reasoning_content": "hm",
             "tool_calls": [{"id": "a", "type": "function", "function": {"name": "read", "arguments": "{ }"}}]});
-        Some(RawAnswer { model: model(provider, model_name), json })
+        Some(Arc::new(RawAnswer::new(model(provider, model_name), json)))
     };
     let ask = |provider: &str, raw| {
         let said = PromptMessage::Assistant { text: None, calls: vec![call("a", "read", json!({}))], raw, keep_thinking: false };

@@ -2,6 +2,7 @@
 
 mod configs;
 mod conversations;
+mod history;
 mod logs;
 
 use super::*;

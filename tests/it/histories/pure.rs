@@ -170,7 +170,7 @@ impl Conversation {
     fn turn(&mut self, open: &OpenTurn, admitted: &Admitted, goes: &Goes) -> Result<(), TestCaseError> {
         let (mut from, mut exchanges) = (0, Exchanges::new(&open.history, admitted));
         let mut last_bytes = u64::MAX;
-        while goes.compact && exchanges.can_be_summarised() && exchanges.fit(0, goes.window, false).tokens > goes.window {
+        while goes.compact && exchanges.can_be_summarised() && exchanges.clone().fit(0, goes.window, false).tokens > goes.window {
             let oldest = exchanges.oldest(goes.window).expect("something older");
             prop_assert!(oldest.until_seq < u64::MAX, "a summary ends with a stored message");
             from = open.history.partition_point(|stored| stored.message.seq <= oldest.until_seq);
@@ -178,7 +178,7 @@ impl Conversation {
             prop_assert!(border, "a summary ends in the middle of a turn");
             self.summary = Some((oldest.transcript, oldest.until_seq));
             exchanges = Exchanges::new(&open.history[from..], admitted);
-            let bytes = exchanges.fit(0, 0, false).tokens;
+            let bytes = exchanges.clone().fit(0, 0, false).tokens;
             prop_assert!(bytes < last_bytes, "a summary that leaves as much as before");
             last_bytes = bytes;
         }
@@ -275,7 +275,7 @@ impl Conversation {
         let mut message = plain(Speaker::Assistant, answer.text.map_or(Value::Null, Value::String), None);
         message.message.tool_calls.clone_from(&answer.calls);
         message.message.model = Some(model.clone());
-        message.raw = Some(RawAnswer { model: model.clone(), json: answer.raw });
+        message.raw = Some(Arc::new(RawAnswer::new(model.clone(), answer.raw)));
         message.prefix_hash = Some(prefix);
         new.push(message);
         for mut message in new {
@@ -328,7 +328,7 @@ fn open_turn(history: Vec<StoredMessage>, open_calls: Vec<ToolCall>) -> OpenTurn
         conversation_is_new: history.is_empty(),
         template_vars: BTreeMap::new(),
         summary: None,
-        history,
+        history: history.into_iter().map(Arc::new).collect(),
         last_report: None,
         kit: None,
         open_calls,
