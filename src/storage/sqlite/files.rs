@@ -83,6 +83,8 @@ impl TenantFiles {
         }
         // A command beside the server may have added entries that nobody noted.
         self.heads.head_note(tenant, head);
+        // What was asked here is not asked again: prepared statements of it would lie about for as long as the file is open.
+        conn.flush_prepared_statement_cache();
         Ok(conn)
     }
 }

@@ -9,6 +9,7 @@
 
 use rusqlite::ffi;
 use std::{
+    cell::Cell,
     ffi::{c_char, c_int, c_void},
     ptr, slice,
     sync::{
@@ -23,6 +24,11 @@ const GATHERED_BYTES_MAX: usize = 64 * 1024;
 /// The header that stands before each page in a log; its second number says how many pages the file has after a commit, and is 0 elsewhere
 /// (<https://www.sqlite.org/fileformat2.html#walformat>).
 const HEADER_BYTES: usize = 24;
+
+thread_local! {
+    /// Room for what the next commit on this thread gathers: one commit after the other, whatever its database, needs as much.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// The file system underneath; set once, before ours is known to SQLite.
 static BELOW: AtomicPtr<ffi::sqlite3_vfs> = AtomicPtr::new(ptr::null_mut());
@@ -147,12 +153,18 @@ unsafe fn write_out(file: *mut ffi::sqlite3_file) -> c_int {
     unsafe {
         let log = file.cast::<Log>();
         (*log).commits = false;
-        let (gathered, at) = (std::mem::take(&mut (*log).gathered), (*log).at);
+        let (mut gathered, at) = (std::mem::take(&mut (*log).gathered), (*log).at);
         if gathered.is_empty() {
             return ffi::SQLITE_OK;
         }
         let Ok(length) = c_int::try_from(gathered.len()) else { return ffi::SQLITE_IOERR_WRITE };
-        pass_on!(file, xWrite, gathered.as_ptr().cast(), length, at)
+        let code = pass_on!(file, xWrite, gathered.as_ptr().cast(), length, at);
+        if gathered.capacity() <= GATHERED_BYTES_MAX {
+            gathered.clear();
+            // A thread that ends has no use for it.
+            SPARE.try_with(|spare| spare.set(gathered)).ok();
+        }
+        code
     }
 }
 
@@ -172,6 +184,7 @@ unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, from: *const c_void, le
         }
         if (*log).gathered.is_empty() {
             (*log).at = at;
+            (*log).gathered = SPARE.try_with(Cell::take).unwrap_or_default();
             (*log).gathered.reserve_exact(GATHERED_BYTES_MAX.max(length));
         }
         (*log).gathered.extend_from_slice(bytes);
