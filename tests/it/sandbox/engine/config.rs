@@ -131,3 +131,20 @@ async fn doctor_starts_a_container_where_images_are_listed_and_says_what_is_wron
         assert!(said.contains(word), "{said}{}", String::from_utf8_lossy(&output.stderr));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_s_workspace_is_kept_and_put_back_like_any() {
+    let Some(podman) = Podman::here("engine::config::a_container_s_workspace_is_kept_and_put_back_like_any") else { return };
+    let server = settings(podman).start().await;
+    let tenant = server.rich_tenant("Acme").await;
+    let made = server.post("/api/v1/configs", &tenant.key, &body("Boxed", &json!({"workspace_image": IMAGE}))).await.expect(201);
+    let config = made.text("/config_id");
+    server.bundle(&tenant.key, &config, python(TOOLS)).await.expect(200);
+    assert_eq!(say(&server, &tenant.key, &config, "call note {\"text\": \"a\"}").await, "note said: a");
+    let all = format!("/api/v1/configs/{config}/sandbox/snapshots");
+    let id = server.post(&all, &tenant.key, &json!({})).await.expect(201).text("/id");
+    assert_eq!(say(&server, &tenant.key, &config, "call note {\"text\": \"b\"}").await, "note said: ab");
+    server.post(&format!("{all}/{id}/restore"), &tenant.key, &json!({})).await.expect(204);
+    assert_eq!(say(&server, &tenant.key, &config, "call note {\"text\": \"c\"}").await, "note said: ac");
+    server.done().await;
+}
