@@ -186,7 +186,8 @@ def short(path):
 class Server:
     def __init__(self, task, source, out):
         self.task, self.source, self.out = task, source, out
-        self.lock, self.loading, self.places = threading.Lock(), threading.Lock(), threading.Semaphore(CALLS_AT_ONCE)
+        self.lock, self.loading = threading.Lock(), threading.Lock()
+        self.ready, self.waiting, self.threads, self.resting = threading.Condition(), [], 0, 0
         self.tools, self.wrong, self.calls = None, None, {}
         self.most, self.env, self.own = task["result_bytes_max"], dict(os.environ), {}
         if task["secrets_in_shell"]:
@@ -262,9 +263,28 @@ class Server:
         elif method == "tools/call":
             number = (params.get("_meta") or {}).get("nimblesite/call")
             call = self.calls[number] = Call()
-            threading.Thread(target=self.call, args=(asked, params, number, call), daemon=True).start()
+            self.hand(asked, params, number, call)
         else:
             self.send({"id": asked, "error": {"code": -32601, "message": f"there is no method {method}"}})
+
+    def hand(self, *call):
+        """To a thread that rests, if there is one: where others keep the processors busy, a new one waits for its turn, and one that rested is let in."""
+        with self.ready:
+            self.waiting.append(call)
+            if self.resting < len(self.waiting) and self.threads < CALLS_AT_ONCE:
+                self.threads += 1
+                threading.Thread(target=self.work, daemon=True).start()
+            self.ready.notify()
+
+    def work(self):
+        while True:
+            with self.ready:
+                self.resting += 1
+                while not self.waiting:
+                    self.ready.wait()
+                self.resting -= 1
+                call = self.waiting.pop(0)
+            self.call(*call)
 
     def list(self, asked):
         try:
@@ -277,21 +297,20 @@ class Server:
 
     def call(self, asked, params, number, call):
         try:
-            with self.places:
-                if not call.begin():
-                    return
+            if not call.begin():
+                return
+            try:
                 try:
-                    try:
-                        text, wrong = self.run(asked, params, call)
-                    finally:
-                        call.finish()
-                except Ended:
-                    return call.finish()
-                except BaseException as error:
-                    # A tool that leaves (SystemExit), or a task that was cancelled: by us, or by itself.
-                    if call.ended:
-                        return
-                    text, wrong = told(error), True
+                    text, wrong = self.run(asked, params, call)
+                finally:
+                    call.finish()
+            except Ended:
+                return call.finish()
+            except BaseException as error:
+                # A tool that leaves (SystemExit), or a task that was cancelled: by us, or by itself.
+                if call.ended:
+                    return
+                text, wrong = told(error), True
             self.say(asked, text, wrong)
         finally:
             # Numbers are the server's, and never the same; who gives none cannot end one.
