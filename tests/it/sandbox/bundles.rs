@@ -20,6 +20,43 @@ fn fault(answer: &Answer) -> (String, String) {
     (answer.text("/errors/0/pointer"), answer.text("/errors/0/message"))
 }
 
+/// As its tools see them, and as the model is told.
+#[tokio::test]
+async fn what_a_bundle_wishes_for_itself_is_cut_to_what_the_operator_allows() {
+    const TOOLS: &str = "import os, resource\n\ndef seen() -> str:\n    disk = os.statvfs('/workspace')\n    most = resource.getrlimit(resource.RLIMIT_NPROC)[1]\n    return f'{most} processes, {disk.f_blocks * disk.f_frsize >> 20} MiB'\n\ndef eat() -> int:\n    return len(bytearray(b'x') * (300 << 20))\n";
+    const MIB: u64 = 1 << 20;
+    let caps = [("memory_bytes", 128 * MIB), ("processes", 40), ("workspace_bytes", 16 * MIB)];
+    let name = |cap: &str, most: &str| -> &'static str { Box::leak(format!("sandbox_{cap}{most}").into_boxed_str()) };
+    let settings =
+        caps.iter().fold(boxed(), |settings, (cap, value)| settings.limit(name(cap, ""), *value).limit(name(cap, "_max"), *value));
+    let server = settings.start().await;
+    let tenant = server.rich_tenant("Acme").await;
+    for (wish, processes, memory_mb) in [
+        (json!({"memory_mb": 4_096, "pids": 1_000, "workspace_mb": 2_048}), 40, 128),
+        (json!({"memory_mb": u64::MAX, "pids": u64::MAX, "workspace_mb": u64::MAX}), 40, 128),
+        (json!({"memory_mb": 100, "pids": 20}), 20, 100),
+    ] {
+        let manifest =
+            json!({"manifest_version": 1, "name": "n", "version": "1", "runtime": {"kind": "python", "module": "tools"}, "limits": wish});
+        let archive = zipped(&[("manifest.json", &manifest.to_string()), ("tools.py", TOOLS)]);
+        let config = server.boxed_config(&tenant, "echo", "echo", archive, &json!({})).await;
+        let ask = async |tool: &str| {
+            let message = json!({"message": format!("call {tool}")});
+            server.chat(&tenant.key, &config, &message).await.expect(200).text("/response")
+        };
+        let seen = ask("seen").await;
+        assert!(seen.contains(&format!("{processes} processes")), "{wish}: {seen}");
+        if rustix::process::getuid().is_root() {
+            // What ext4 keeps for itself is missing.
+            let mib: u64 = seen.trim_end_matches(" MiB").rsplit(' ').next().unwrap().parse().unwrap();
+            assert!((8..=16).contains(&mib) || !server.data().join("sandboxes").exists(), "{wish}: {seen}");
+        }
+        let eaten = ask("eat").await;
+        assert!(eaten.contains(&format!("ran out of memory ({memory_mb} MiB)")), "{wish}: {eaten}");
+    }
+    server.done().await;
+}
+
 #[tokio::test]
 async fn a_bad_archive_is_refused_by_name_and_leaves_nothing() {
     let (server, tenant, config) = begun().await;
