@@ -319,6 +319,10 @@ limits! {
     sandbox_workspace_bytes_max: count = 10 * 1024 * 1024 * 1024;
     /// Thousandths of a processor that one sandbox may use.
     sandbox_cpu_millis_max: count = 1_000;
+    /// Bytes that one sandbox's workspace may read from its disk in a second, and as many that it may write.
+    sandbox_disk_bytes_per_second_max: count = 20 * 1024 * 1024;
+    /// Reads that one sandbox's workspace may make of its disk in a second, and as many writes; each flush is a few of them.
+    sandbox_disk_operations_per_second_max: count = 1_000;
     /// Time in which a sandbox has to stand.
     sandbox_boot_ms: ms = Duration::from_secs(10);
     /// How long a starting server waits for the one before it to let go of the data directory.

@@ -275,6 +275,8 @@ impl SandboxLimits {
             pids: limits.sandbox_processes as u64,
             workspace_bytes: limits.sandbox_workspace_bytes as u64,
             cpu_millis: limits.sandbox_cpu_millis_max as u64,
+            disk_bytes_per_second: limits.sandbox_disk_bytes_per_second_max as u64,
+            disk_operations_per_second: limits.sandbox_disk_operations_per_second_max as u64,
         }
     }
 
@@ -286,6 +288,8 @@ impl SandboxLimits {
             pids: self.pids.min(limits.sandbox_processes_max as u64),
             workspace_bytes: self.workspace_bytes.min(limits.sandbox_workspace_bytes_max as u64),
             cpu_millis: self.cpu_millis.min(limits.sandbox_cpu_millis_max as u64),
+            disk_bytes_per_second: self.disk_bytes_per_second.min(limits.sandbox_disk_bytes_per_second_max as u64),
+            disk_operations_per_second: self.disk_operations_per_second.min(limits.sandbox_disk_operations_per_second_max as u64),
         }
     }
 }

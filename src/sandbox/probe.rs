@@ -32,6 +32,8 @@ pub struct Probe {
     pub hard_memory: bool,
     /// The kernel bounds workspaces.
     pub hard_disk: bool,
+    /// The kernel bounds how fast a workspace's disk is.
+    pub paced_disk: bool,
     /// Each sandbox has a user id of its own.
     pub own_uids: bool,
     /// Landlock stands behind the mounts.
@@ -53,6 +55,7 @@ impl Probe {
             engine: None,
             hard_memory: false,
             hard_disk: false,
+            paced_disk: false,
             own_uids: false,
             landlock: false,
             advice: Vec::new(),
@@ -125,6 +128,10 @@ impl Sandboxes {
             "a workspace's size is watched, not bounded: the kernel bounds it where root starts the server and there are mkfs.ext4 and loop devices",
         );
         unless(
+            booted.paced_disk || contained,
+            "who writes much slows others' disk: the kernel bounds it where root starts the server on cgroups version 1 with blkio, or on version 2 with io",
+        );
+        unless(
             !contained,
             "the workspaces of containers are watched, not bounded: the data directory's disk should have room for all of them",
         );
@@ -150,6 +157,7 @@ impl Sandboxes {
             }),
             hard_memory: booted.hard_memory,
             hard_disk: booted.hard_disk,
+            paced_disk: booted.paced_disk,
             own_uids: booted.own_uid,
             landlock,
             advice,

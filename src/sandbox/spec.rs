@@ -102,6 +102,10 @@ pub struct SandboxLimits {
     pub workspace_bytes: u64,
     /// Thousandths of a processor.
     pub cpu_millis: u64,
+    /// Bytes that its workspace's disk reads, and bytes that it writes, in a second.
+    pub disk_bytes_per_second: u64,
+    /// Reads, and writes, of that disk in a second.
+    pub disk_operations_per_second: u64,
 }
 
 /// Everything that makes a sandbox what it is, but its secrets.

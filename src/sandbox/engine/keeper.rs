@@ -159,7 +159,7 @@ impl Keeper {
         let way_out = contain.launch.network.then(|| Arc::clone(&door));
         let life = tokio::spawn(life::live(docker, name.clone(), body, container::preamble(&contain), way_out, ends));
         self.runs.insert(contain.launch.run, Run { container: name, id: contain.launch.id, life, stop, door });
-        Ok((Booted { pid: 0, hard_memory: true, hard_disk: false, own_uid: contain.place.own_uid }, theirs))
+        Ok((Booted { pid: 0, hard_memory: true, hard_disk: false, own_uid: contain.place.own_uid, paced_disk: false }, theirs))
     }
 
     async fn usage(&mut self, run: &str) -> Usage {

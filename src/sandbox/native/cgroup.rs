@@ -9,6 +9,9 @@ use std::{
 };
 
 const PERIOD_US: u64 = 100_000;
+/// A sandbox weighs half of what the host's own work does: in version 2, and in version 1.
+const WEIGHT: (&str, &str) = ("cpu.weight", "50");
+const SHARES: (&str, &str) = ("cpu.shares", "512");
 
 /// Where groups can be made.
 pub(super) enum Cgroups {
@@ -69,6 +72,7 @@ impl Cgroups {
             hand_down(&parent)?;
             let base = base(&parent)?;
             write(&base, "cgroup.subtree_control", "+memory +pids +cpu").ok()?;
+            drop(write(&base, "cgroup.subtree_control", "+io"));
             Some(Self::Second(base))
         })
     }
@@ -119,7 +123,7 @@ impl Group {
                 optional(write(folder, "memory.oom.group", "1"))?;
                 write(folder, "pids.max", &limits.pids.to_string())?;
                 optional(write(folder, "cpu.max", &format!("{quota} {PERIOD_US}")))?;
-                optional(write(folder, "cpu.weight", "50"))?;
+                optional(write(folder, WEIGHT.0, WEIGHT.1))?;
             } else if folder.join("memory.limit_in_bytes").exists() {
                 write(folder, "memory.limit_in_bytes", &limits.memory_bytes.to_string())?;
                 optional(write(folder, "memory.memsw.limit_in_bytes", &limits.memory_bytes.to_string()))?;
@@ -128,7 +132,7 @@ impl Group {
             } else if folder.join("cpu.cfs_quota_us").exists() {
                 write(folder, "cpu.cfs_period_us", &PERIOD_US.to_string())?;
                 write(folder, "cpu.cfs_quota_us", &quota.to_string())?;
-                optional(write(folder, "cpu.shares", "512"))?;
+                optional(write(folder, SHARES.0, SHARES.1))?;
             }
         }
         Ok(())
@@ -160,6 +164,44 @@ impl Group {
             memory_peak_bytes: sum("memory.max_usage_in_bytes"),
             cpu_ms: sum("cpuacct.usage") / 1_000_000,
             pids: sum("pids.current"),
+        }
+    }
+
+    /// Bounds how fast it reads and writes a disk, also through the kernel's own threads. Whether the kernel took it, as version 2 alone can.
+    pub(super) fn pace(&self, disk: &str, limits: &SandboxLimits) -> bool {
+        let (bytes, operations) = (limits.disk_bytes_per_second, limits.disk_operations_per_second);
+        self.second
+            && write(&self.memory, "io.max", &format!("{disk} rbps={bytes} wbps={bytes} riops={operations} wiops={operations}")).is_ok()
+    }
+
+    /// Processor time that it ever took, in what the kernel counts it in.
+    pub(super) fn cpu_time(&self) -> u64 {
+        if self.second {
+            return field(&self.memory, "cpu.stat", "usage_usec");
+        }
+        self.folders.iter().map(|folder| number(folder, "cpuacct.usage")).sum()
+    }
+
+    /// Whether one of its threads runs, or waits for a processor.
+    pub(super) fn at_work(&self) -> bool {
+        let file = if self.second { "cgroup.threads" } else { "tasks" };
+        let threads = fs::read_to_string(self.memory.join(file)).unwrap_or_default();
+        threads.lines().any(|thread| {
+            let stat = fs::read_to_string(Path::new("/proc").join(thread).join("stat")).unwrap_or_default();
+            // Behind the name, which may have anything in it but is in brackets.
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R'))
+        })
+    }
+
+    /// Puts it behind all that is not, or back: Linux 5.15 and newer (`cpu.idle`).
+    pub(super) fn stand_back(&self, back: bool) {
+        for folder in self.folders.iter().filter(|folder| folder.join("cpu.idle").exists()) {
+            drop(write(folder, "cpu.idle", if back { "1" } else { "0" }));
+            if !back {
+                // The kernel forgot it.
+                let (file, weight) = if self.second { WEIGHT } else { SHARES };
+                drop(write(folder, file, weight));
+            }
         }
     }
 
@@ -213,6 +255,7 @@ fn hand_down(parent: &Path) -> Option<()> {
     }
     let all = "+memory +pids +cpu";
     if write(parent, "cgroup.subtree_control", all).is_ok() {
+        drop(write(parent, "cgroup.subtree_control", "+io"));
         return Some(());
     }
     let ours = [Some(rustix::process::getpid()), rustix::process::getppid()];
@@ -226,7 +269,9 @@ fn hand_down(parent: &Path) -> Option<()> {
     for pid in inside.lines() {
         write(&server, "cgroup.procs", pid).ok()?;
     }
-    write(parent, "cgroup.subtree_control", all).ok()
+    write(parent, "cgroup.subtree_control", all).ok()?;
+    drop(write(parent, "cgroup.subtree_control", "+io"));
+    Some(())
 }
 
 fn write(folder: &Path, file: &str, value: &str) -> io::Result<()> {

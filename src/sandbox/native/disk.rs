@@ -121,13 +121,18 @@ impl Disk {
         Ok(uid)
     }
 
+    /// Where a sandbox's files are, if it has any.
+    pub(super) fn workspace(&self, id: &SandboxId) -> PathBuf {
+        self.home.join(id.as_str()).join("workspace")
+    }
+
     /// Takes a place out of sight at once, and away in a process of its own. Nothing of the sandbox may run any more.
     pub(super) fn destroy(&mut self, id: &SandboxId) -> Result<Option<Child>> {
         let folder = self.home.join(id.as_str());
         if !folder.exists() {
             return Ok(None);
         }
-        let _ = unmount(folder.join("workspace"), UnmountFlags::DETACH);
+        let _ = unmount(self.workspace(id), UnmountFlags::DETACH);
         self.serial += 1;
         let gone = self.home.join(format!("{GONE}{}-{}-{id}", std::process::id(), self.serial));
         let trouble = |error: io::Error| SandboxError::Internal(format!("{} could not be removed: {error}", folder.display()));

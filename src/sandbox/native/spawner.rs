@@ -4,11 +4,15 @@
 use super::{
     cgroup::{Cgroups, Group},
     disk::{self, Disk, Room, Seen},
-    mounts, raw,
+    mounts,
+    pace::{self, Pace},
+    raw,
+    rest::{self, Rest},
     wire::{Ask, Booted, Launch, Place, Step, Told, expect, pair, receive, send},
 };
 use crate::sandbox::{Result, SandboxError, SandboxId, Usage};
 use rustix::{
+    event::{PollFd, PollFlags, poll},
     io::Errno,
     mount::{MountPropagationFlags, mount_change},
     net::sockopt::{Timeout, set_socket_timeout},
@@ -20,11 +24,11 @@ use rustix::{
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs,
+    fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// No step between launcher and init may take longer.
@@ -33,6 +37,8 @@ const STEP: Duration = Duration::from_secs(10);
 struct Spawner {
     cgroups: Cgroups,
     disk: Disk,
+    pace: Pace,
+    next_look: Instant,
     runs: BTreeMap<String, Run>,
     /// What deletes workspaces; each is waited for when it is done.
     sweepers: Vec<Child>,
@@ -42,6 +48,7 @@ struct Run {
     id: SandboxId,
     pidfd: OwnedFd,
     group: Option<Group>,
+    rest: Rest,
 }
 
 pub(super) fn run(socket: BorrowedFd<'_>, args: Vec<OsString>) {
@@ -61,9 +68,15 @@ pub(super) fn run(socket: BorrowedFd<'_>, args: Vec<OsString>) {
         }
         mounts::let_go(&[Path::new(data), Path::new(rootfs)]);
     }
-    let mut spawner =
-        Spawner { cgroups: Cgroups::find(), disk: Disk::new(&PathBuf::from(data), uid_base), runs: BTreeMap::new(), sweepers: Vec::new() };
-    while let Ok(Some((ask, fds))) = receive(socket) {
+    let mut spawner = Spawner {
+        cgroups: Cgroups::find(),
+        disk: Disk::new(&PathBuf::from(data), uid_base),
+        pace: Pace::find(),
+        next_look: Instant::now(),
+        runs: BTreeMap::new(),
+        sweepers: Vec::new(),
+    };
+    while let Ok(Some((ask, fds))) = spawner.next(socket) {
         let (told, fds) = spawner.answer(ask, &fds).unwrap_or_else(|error| (Told::Failed(error), Vec::new()));
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         if send(socket, &told, &fds).is_err() {
@@ -74,6 +87,20 @@ pub(super) fn run(socket: BorrowedFd<'_>, args: Vec<OsString>) {
 }
 
 impl Spawner {
+    /// What the server asks next; until it does, who rests is looked for.
+    fn next(&mut self, socket: BorrowedFd<'_>) -> io::Result<Option<(Ask, Vec<OwnedFd>)>> {
+        while self.runs.values().any(|run| run.group.is_some()) {
+            let left = self.next_look.saturating_duration_since(Instant::now());
+            let asked = poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&left.try_into().map_err(io::Error::other)?));
+            if asked.is_ok_and(|ready| ready > 0) && !left.is_zero() {
+                break;
+            } else if self.next_look <= Instant::now() {
+                self.next_look = rest::look(self.runs.values_mut().filter_map(|run| Some((run.group.as_ref()?, &mut run.rest))));
+            }
+        }
+        receive(socket)
+    }
+
     fn answer(&mut self, ask: Ask, fds: &[OwnedFd]) -> Result<(Told, Vec<OwnedFd>)> {
         let told = match ask {
             Ask::Boot(launch) => {
@@ -123,6 +150,9 @@ impl Spawner {
             Ok(group) => group,
             Err(_) => None,
         };
+        let paced_disk = pace::device(&room.workspace).is_some_and(|disk| {
+            group.as_ref().is_some_and(|group| group.pace(&disk, &launch.limits)) || room.hard && self.pace.bound(&disk, &launch.limits)
+        });
         let started = start(&launch, &room, group.as_ref(), fds);
         let (pid, pidfd, door) = match started {
             Ok(started) => started,
@@ -134,8 +164,8 @@ impl Spawner {
             }
         };
         let ours = pidfd.try_clone().map_err(|error| internal("a descriptor", &error))?;
-        let booted = Booted { pid, hard_memory: group.is_some(), hard_disk: room.hard, own_uid: room.own_uid };
-        self.runs.insert(launch.run, Run { id: launch.id, pidfd: ours, group });
+        let booted = Booted { pid, hard_memory: group.is_some(), hard_disk: room.hard, own_uid: room.own_uid, paced_disk };
+        self.runs.insert(launch.run, Run { id: launch.id, pidfd: ours, group, rest: Rest::default() });
         Ok((booted, std::iter::once(pidfd).chain(door).collect()))
     }
 
@@ -153,6 +183,10 @@ impl Spawner {
         let runs: Vec<String> = self.runs.iter().filter(|(_, run)| run.id == *id).map(|(name, _)| name.clone()).collect();
         for run in runs {
             self.collect(&run);
+        }
+        // What it has not written yet goes to a device that is free again.
+        if let Some(disk) = pace::device(&self.disk.workspace(id)) {
+            self.pace.free(&disk);
         }
         self.sweepers.extend(self.disk.destroy(id)?);
         Ok(())

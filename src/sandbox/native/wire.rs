@@ -145,6 +145,8 @@ pub(in crate::sandbox) struct Booted {
     pub(in crate::sandbox) hard_disk: bool,
     /// It has a user id that no other sandbox has.
     pub(in crate::sandbox) own_uid: bool,
+    /// The kernel bounds how fast its workspace's disk is.
+    pub(in crate::sandbox) paced_disk: bool,
 }
 
 /// The steps between spawner, launcher and init, in their order.

@@ -2,10 +2,10 @@
 
 use super::{
     as_both,
-    cage::{As, MIB, eventually, skipped},
+    cage::{As, Cage, MIB, eventually, skipped},
 };
 use nimblesite::sandbox::{ExitCause, SandboxLimits, Start, StopReason};
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 /// 30.
 #[tokio::test]
@@ -169,6 +169,67 @@ print(os.getpriority(os.PRIO_PROCESS, 0))
         assert!(u128::from(used) <= took / 5 + 60 && used > 50, "{used} ms of processor in {took} ms");
     })
     .await;
+}
+
+/// What a control group's file says of a sandbox, whichever version it is of.
+fn of_group(id: &str, file: &str) -> Option<String> {
+    let listed = |folder: &str| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    let bases = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup"].map(listed).concat();
+    let groups =
+        bases.iter().filter(|base| base.to_string_lossy().contains("/nimblesite-")).flat_map(|base| listed(base.to_str().unwrap()));
+    let mut ours = groups.filter(|group| group.file_name().unwrap().to_string_lossy().starts_with(&format!("{id}-")));
+    ours.find_map(|group| fs::read_to_string(group.join(file)).ok()).map(|text| text.trim().to_owned())
+}
+
+/// Who spins without end stands behind the others, and returns when it rests.
+#[tokio::test]
+async fn who_never_rests_stands_behind_the_others_until_it_rests() {
+    const TEST: &str = "waste::who_never_rests_stands_behind_the_others_until_it_rests";
+    let Some(cage) = Cage::new(TEST, As::Root).await else { return };
+    let id = format!("spin-{}", std::process::id());
+    let mut sandbox = cage.boot(&id).await;
+    let Some(idle) = of_group(&id, "cpu.idle") else {
+        return skipped(TEST, "no group of this root's has cpu.idle: Linux 5.15 and its cpu controller have it");
+    };
+    assert_eq!(idle, "0");
+    let weight = |id: &str| of_group(id, "cpu.shares").or_else(|| of_group(id, "cpu.weight"));
+    let before = weight(&id);
+    let spin = "import time\nend = time.monotonic() + 5\nwhile time.monotonic() < end: pass";
+    sandbox.send("tools/call", serde_json::json!({"name": "run", "arguments": {"code": spin}})).await;
+    eventually("its standing back", || of_group(&id, "cpu.idle").as_deref() == Some("1")).await;
+    sandbox.receive().await.unwrap();
+    eventually("its return", || of_group(&id, "cpu.idle").as_deref() == Some("0")).await;
+    assert_eq!(weight(&id), before);
+}
+
+/// What a disk filler writes is written as slowly as the operator says, also by the kernel's own threads.
+#[tokio::test]
+async fn a_disk_is_as_fast_as_the_operator_says() {
+    const TEST: &str = "waste::a_disk_is_as_fast_as_the_operator_says";
+    let change = |config: &mut nimblesite::config::Config| config.limits.sandbox_disk_bytes_per_second_max = 8 << 20;
+    let Some(cage) = Cage::with(TEST, As::Root, change).await else { return };
+    if !cage.sandboxes.probe().await.paced_disk {
+        return skipped(TEST, "bounding it needs blkio of cgroups version 1 and loop devices, or io of version 2");
+    }
+    let mut sandbox = cage.boot("filler").await;
+    let told = sandbox
+        .run(
+            r"
+import time
+begun = time.monotonic()
+with open('/workspace/file', 'wb') as file:
+    file.write(b'x' * (24 << 20)); os.fsync(file.fileno())
+print(time.monotonic() - begun)
+",
+        )
+        .await;
+    let took: f64 = told.trim().parse().unwrap();
+    assert!((2.0..20.0).contains(&took), "24 MiB at 8 MiB a second: {took} s");
+    // Nothing of it stays on the device when the workspace is gone.
+    drop(sandbox);
+    cage.sandboxes.destroy(&cage.spec("filler").id).await.unwrap();
+    let left = fs::read_to_string("/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device").unwrap_or_default();
+    assert!(!left.lines().any(|line| line.ends_with(&format!(" {}", 8 * MIB))), "{left}");
 }
 
 /// 58: objects of the kernel that are nobody's memory.
