@@ -21,12 +21,11 @@ const ALLOWED: &[Call] = calls![
     SYS_read, SYS_write, SYS_close, SYS_close_range, SYS_fstat, SYS_newfstatat, SYS_statx,
     SYS_lseek, SYS_pread64, SYS_pwrite64, SYS_readv, SYS_writev, SYS_preadv, SYS_pwritev,
     SYS_preadv2, SYS_pwritev2, SYS_sendfile, SYS_splice, SYS_tee, SYS_copy_file_range,
-    SYS_openat, SYS_openat2, SYS_mkdirat, SYS_mknodat, SYS_unlinkat, SYS_renameat, SYS_renameat2,
-    SYS_linkat, SYS_symlinkat, SYS_readlinkat, SYS_faccessat, SYS_faccessat2, SYS_fchmod,
-    SYS_fchmodat, SYS_fchmodat2, SYS_fchown, SYS_fchownat, SYS_utimensat, SYS_truncate,
-    SYS_ftruncate, SYS_fallocate, SYS_fadvise64, SYS_readahead, SYS_fsync, SYS_fdatasync,
-    SYS_sync_file_range, SYS_flock, SYS_fcntl, SYS_dup, SYS_dup3, SYS_pipe2, SYS_getdents64,
-    SYS_getcwd, SYS_chdir, SYS_fchdir, SYS_umask, SYS_statfs, SYS_fstatfs,
+    SYS_mkdirat, SYS_unlinkat, SYS_renameat, SYS_renameat2, SYS_linkat, SYS_symlinkat,
+    SYS_readlinkat, SYS_faccessat, SYS_faccessat2, SYS_fchown, SYS_fchownat, SYS_utimensat,
+    SYS_truncate, SYS_ftruncate, SYS_fallocate, SYS_fadvise64, SYS_readahead, SYS_fsync,
+    SYS_fdatasync, SYS_sync_file_range, SYS_flock, SYS_fcntl, SYS_dup, SYS_dup3, SYS_pipe2,
+    SYS_getdents64, SYS_getcwd, SYS_chdir, SYS_fchdir, SYS_umask, SYS_statfs, SYS_fstatfs,
     SYS_getxattr, SYS_lgetxattr, SYS_fgetxattr, SYS_setxattr, SYS_lsetxattr, SYS_fsetxattr,
     SYS_listxattr, SYS_llistxattr, SYS_flistxattr, SYS_removexattr, SYS_lremovexattr,
     SYS_fremovexattr, SYS_inotify_init1, SYS_inotify_add_watch, SYS_inotify_rm_watch,
@@ -65,9 +64,8 @@ const ALLOWED: &[Call] = calls![
 /// What only this architecture still has.
 #[cfg(target_arch = "x86_64")]
 const ALLOWED_HERE: &[Call] = calls![
-    SYS_open, SYS_creat, SYS_stat, SYS_lstat, SYS_access, SYS_mkdir, SYS_rmdir,
-    SYS_rename, SYS_link, SYS_unlink, SYS_symlink, SYS_readlink, SYS_chmod, SYS_chown,
-    SYS_lchown, SYS_mknod, SYS_utime, SYS_utimes, SYS_futimesat, SYS_getdents, SYS_pipe,
+    SYS_stat, SYS_lstat, SYS_access, SYS_mkdir, SYS_rmdir, SYS_rename, SYS_link,
+    SYS_unlink, SYS_symlink, SYS_readlink, SYS_chown, SYS_lchown, SYS_utime, SYS_utimes, SYS_futimesat, SYS_getdents, SYS_pipe,
     SYS_dup2, SYS_poll, SYS_select, SYS_epoll_create, SYS_epoll_wait, SYS_eventfd,
     SYS_signalfd, SYS_inotify_init, SYS_pause, SYS_alarm, SYS_time, SYS_fork, SYS_vfork,
     SYS_getpgrp, SYS_arch_prctl,
@@ -105,6 +103,37 @@ fn int(arg: u8, value: i32) -> Check {
     Check { arg, mask: INT, value: u64::from(value.cast_unsigned()) }
 }
 
+/// The bits by which a file, once it is started, gives its owner's rights away.
+const SET_ID: u64 = 0o6000;
+/// `O_CREAT` and `O_TMPFILE` alone look at a mode; without them the argument is whatever lay there.
+const CREATES: u64 = 0o100 | 0o20_000_000;
+
+/// Calls that give a file its mode, and which argument that is; and those that do only with these flags, the argument before. A folder's mode
+/// the kernel strips itself. `openat2` keeps its mode in memory, see [`ABSENT`].
+fn modes() -> Vec<(Call, Vec<Vec<Check>>)> {
+    let plain = |arg| vec![vec![Check { arg, mask: SET_ID, value: 0 }]];
+    let opens = |arg| vec![vec![Check { arg: arg - 1, mask: CREATES, value: 0 }], vec![Check { arg, mask: SET_ID, value: 0 }]];
+    let mut calls = vec![
+        (("SYS_fchmod", libc::SYS_fchmod), plain(1)),
+        (("SYS_fchmodat", libc::SYS_fchmodat), plain(2)),
+        (("SYS_fchmodat2", libc::SYS_fchmodat2), plain(2)),
+        (("SYS_mknodat", libc::SYS_mknodat), plain(2)),
+        (("SYS_openat", libc::SYS_openat), opens(3)),
+    ];
+    #[cfg(target_arch = "x86_64")]
+    calls.extend([
+        (("SYS_chmod", libc::SYS_chmod), plain(1)),
+        (("SYS_mknod", libc::SYS_mknod), plain(1)),
+        (("SYS_creat", libc::SYS_creat), plain(1)),
+        (("SYS_open", libc::SYS_open), opens(2)),
+    ]);
+    calls
+}
+
+/// Calls that hide in memory, where no filter can look, what has to be looked at. They must look as if they did not exist, so that libraries
+/// take the older ones.
+const ABSENT: [Call; 2] = [("SYS_clone3", libc::SYS_clone3), ("SYS_openat2", libc::SYS_openat2)];
+
 /// Calls that are allowed for some arguments: if all checks of one of the lists hold.
 fn checked() -> Vec<(Call, Vec<Vec<Check>>)> {
     // Of the families of sockets there are two for the net, which the network namespace leaves empty, and the one for pipes with a name.
@@ -115,7 +144,8 @@ fn checked() -> Vec<(Call, Vec<Vec<Check>>)> {
         }
     }
     let set_filter = Check { arg: 0, mask: INT, value: u64::from(libc::SECCOMP_SET_MODE_FILTER) };
-    vec![
+    let mut calls = modes();
+    calls.extend([
         (("SYS_clone", libc::SYS_clone), vec![vec![Check { arg: 0, mask: number(NAMESPACES), value: 0 }]]),
         (("SYS_ioctl", libc::SYS_ioctl), all_but(&TERMINAL_TRICKS).map(|check| vec![check]).collect()),
         (("SYS_socket", libc::SYS_socket), sockets),
@@ -124,7 +154,8 @@ fn checked() -> Vec<(Call, Vec<Vec<Check>>)> {
         (("SYS_personality", libc::SYS_personality), vec![vec![int(0, -1)], vec![int(0, 0)]]),
         // A filter may be followed by a stricter one: ours is.
         (("SYS_seccomp", libc::SYS_seccomp), vec![vec![set_filter, Check { arg: 1, mask: u64::MAX, value: 0 }]]),
-    ]
+    ]);
+    calls
 }
 
 /// Checks of a second argument of which one holds for every `int` but these: "not equal" in the words of "equal under a mask".
@@ -170,7 +201,7 @@ pub(in crate::sandbox) fn profile() -> String {
     for ((name, _), lists) in checked() {
         lists.iter().for_each(|checks| allow(plain(name), checks));
     }
-    calls.push(json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }));
+    calls.push(json!({ "names": ABSENT.map(|(name, _)| plain(name)), "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }));
     let arch = if cfg!(target_arch = "x86_64") { "SCMP_ARCH_X86_64" } else { "SCMP_ARCH_AARCH64" };
     json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": libc::EPERM, "architectures": [arch], "syscalls": calls }).to_string()
 }
@@ -180,9 +211,8 @@ pub(super) fn restrict() -> Result<(), String> {
     let say = |error: &dyn std::fmt::Display| format!("the system calls could not be restricted: {error}");
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| say(&error))?;
     let errno = |code: i32| SeccompAction::Errno(code.unsigned_abs());
-    // `clone3` hides its flags in memory, where no filter can look. It must look as if it did not exist, so that libraries take `clone`; of
-    // two filters that refuse, the one installed last has the word.
-    let absent = Rules::from([(libc::SYS_clone3, Vec::new())]);
+    // Of two filters that refuse, the one installed last has the word.
+    let absent = Rules::from(ABSENT.map(|(_, call)| (call, Vec::new())));
     let filters = [
         rules().and_then(|rules| SeccompFilter::new(rules, errno(libc::EPERM), SeccompAction::Allow, arch)),
         SeccompFilter::new(absent, SeccompAction::Allow, errno(libc::ENOSYS), arch),
@@ -217,7 +247,21 @@ mod tests {
         let calls = profile["syscalls"].as_array().unwrap();
         let allowed = calls[0]["names"].as_array().unwrap();
         assert_eq!(allowed.len(), ALLOWED.len() + ALLOWED_HERE.len());
-        for never in ["mount", "unshare", "setns", "ptrace", "bpf", "io_uring_setup", "keyctl", "clone", "clone3", "socket", "ioctl"] {
+        for never in [
+            "mount",
+            "unshare",
+            "setns",
+            "ptrace",
+            "bpf",
+            "io_uring_setup",
+            "keyctl",
+            "clone",
+            "clone3",
+            "socket",
+            "ioctl",
+            "openat2",
+            "fchmod",
+        ] {
             assert!(!allowed.contains(&json!(never)), "{never}");
         }
         let of = |name: &str| calls.iter().filter(|rule| rule["names"] == json!([name])).collect::<Vec<_>>();
@@ -225,7 +269,8 @@ mod tests {
         assert_eq!(clone.len(), 1);
         assert_eq!(clone[0]["args"], json!([{ "index": 0, "value": number(NAMESPACES), "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }]));
         assert_eq!(of("socket").len(), 5);
-        assert_eq!(of("clone3")[0]["errnoRet"], json!(libc::ENOSYS));
-        assert_eq!(rules().unwrap().len(), allowed.len() + 6, "each call has one place");
+        let absent = calls.iter().find(|rule| rule["errnoRet"] == json!(libc::ENOSYS)).unwrap();
+        assert_eq!(absent["names"], json!(["clone3", "openat2"]));
+        assert_eq!(rules().unwrap().len(), allowed.len() + checked().len(), "each call has one place");
     }
 }

@@ -112,6 +112,50 @@ print(os.WTERMSIG(status) if os.WIFSIGNALED(status) else ('exit', os.WEXITSTATUS
     .await;
 }
 
+/// 19: no file of a sandbox gives its owner's rights to whoever starts it on the host, by any of the calls that give a file its mode.
+#[tokio::test]
+async fn no_file_gets_a_setuid_bit() {
+    const TEST: &str = "kernel::no_file_gets_a_setuid_bit";
+    if !numbers_fit(TEST) {
+        return;
+    }
+    as_both(TEST, async |cage| {
+        let said = cage
+            .attempt(
+                r"
+os.chdir('/workspace')
+fd = os.open('file', os.O_CREAT | os.O_RDWR, 0o640)
+for bit in (0o4000, 0o2000):
+    mode = bit | 0o755
+    for name, args in dict(chmod=(90, b'file', mode), fchmod=(91, fd, mode), fchmodat=(268, -100, b'file', mode), fchmodat2=(452, -100, b'file', mode, 0),
+                           open=(2, b'new', os.O_CREAT | os.O_RDWR, mode), openat=(257, -100, b'new', os.O_CREAT | os.O_RDWR, mode), creat=(85, b'new', mode),
+                           tmpfile=(257, -100, b'.', os.O_TMPFILE | os.O_RDWR, mode), mknod=(133, b'new', 0o100000 | mode, 0),
+                           mknodat=(259, -100, b'new', 0o100000 | mode, 0)).items():
+        print(name, call(*args))
+",
+            )
+            .await;
+        all_end_in(&said, 20, &["EPERM"]);
+        let said = cage
+            .attempt(
+                r"
+import struct, subprocess
+print(call(437, -100, b'new', struct.pack('QQQ', os.O_CREAT | os.O_RDWR, 0o4755, 0), 24), os.path.exists('/workspace/new'))
+os.chdir('/workspace')
+attempt('mkdir', lambda: os.mkdir('folder', 0o6755))
+# What needs no mode may leave anything in its place.
+print(call(257, -100, b'/workspace', os.O_RDONLY, 0o7777))
+os.chmod('file', 0o1777); os.mkfifo('pipe'); os.close(os.open('other', os.O_CREAT | os.O_EXCL, 0o777))
+print([oct(os.stat(name).st_mode) for name in ('file', 'folder', 'other')])
+print(subprocess.run('touch t; chmod 755 t; chmod u+s t', shell=True, capture_output=True, text=True).stderr.count('not permitted'))
+",
+            )
+            .await;
+        assert_eq!(said, "ENOSYS False\nmkdir ok\nok\n['0o101777', '0o40755', '0o100755']\n1\n");
+    })
+    .await;
+}
+
 /// 18, 19, 22, 23, 24, 25, 28.
 #[tokio::test]
 async fn no_privilege_can_be_gained() {
@@ -143,7 +187,7 @@ attempt('uid_map', lambda: open('/proc/self/uid_map', 'w').write('0 0 1'))
             .run(
                 r"
 import shutil, subprocess
-shutil.copy('/usr/bin/python3', '/workspace/python'); os.chmod('/workspace/python', 0o4755)
+shutil.copy('/usr/bin/python3', '/workspace/python'); os.chmod('/workspace/python', 0o755)
 print(subprocess.run(['/workspace/python', '-I', '-c', 'import os; print(os.getresuid())'], capture_output=True, text=True).stdout.strip())
 fd = os.memfd_create('x', 0)
 os.write(fd, open('/usr/bin/id', 'rb').read())
