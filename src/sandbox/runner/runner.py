@@ -284,7 +284,12 @@ class Server:
                     self.ready.wait()
                 self.resting -= 1
                 call = self.waiting.pop(0)
-            self.call(*call)
+            try:
+                self.call(*call)
+            except BaseException:
+                # Whoever asked learns it by waiting in vain; the thread is there for the next.
+                import traceback
+                traceback.print_exc()
 
     def list(self, asked):
         try:
