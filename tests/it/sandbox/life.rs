@@ -2,7 +2,7 @@
 
 use super::{
     as_both,
-    cage::{As, Cage, MIB, eventually, skipped},
+    cage::{As, Cage, MIB, eventually, program, skipped},
 };
 use nimblesite::sandbox::{ExitCause, SandboxError, SandboxId, Sandboxes, Start, StopReason};
 use rustix::process::{Pid, Signal, kill_process};
@@ -221,7 +221,10 @@ async fn where_the_fence_cannot_be_put_up_nothing_runs() {
     let Some(cage) = Cage::new(TEST, As::PlainUser).await else { return };
     let script = cage.dir().join("without-namespaces");
     let as_user = if rustix::process::getuid().is_root() { "setpriv --reuid=5001 --regid=5001 --clear-groups --inh-caps=-all" } else { "" };
-    let none = format!("echo 0 > /proc/sys/user/max_user_namespaces && exec {} \"$@\"", env!("CARGO_BIN_EXE_nimblesite"));
+    // Where that user can reach it: a checkout may lie in a folder of root's alone.
+    let reachable = cage.dir().join("nimblesite");
+    fs::hard_link(program(), &reachable).or_else(|_| fs::copy(program(), &reachable).map(drop)).unwrap();
+    let none = format!("echo 0 > /proc/sys/user/max_user_namespaces && exec {} \"$@\"", reachable.display());
     let text = format!("#!/bin/sh\nexec {as_user} unshare --user --map-current-user --keep-caps sh -c '{none}' sh \"$@\"\n");
     fs::write(&script, text).unwrap();
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
