@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     ids::*,
-    model::{Message, RawAnswer, Speaker, StoredMessage},
+    model::{Json, Message, RawAnswer, Speaker, StoredMessage},
 };
 use quick_cache::{
     DefaultHashBuilder, OptionsBuilder, Weighter,
@@ -126,9 +126,19 @@ impl Known {
 
 /// About what a message weighs in memory, in bytes.
 fn weight(stored: &StoredMessage) -> usize {
-    let said = stored.message.content.as_str().map_or(0, str::len);
+    let called = stored.message.tool_calls.iter().flat_map(|call| call.arguments.values()).map(json_weight).sum::<usize>();
     // A vendor's own message is a tree of values, which weighs about twice its text.
-    MESSAGE_BYTES + said + stored.raw.as_ref().map_or(0, |raw| 2 * raw.bytes)
+    MESSAGE_BYTES + json_weight(&stored.message.content) + called + stored.raw.as_ref().map_or(0, |raw| 2 * raw.bytes)
+}
+
+fn json_weight(json: &Json) -> usize {
+    size_of::<Json>()
+        + match json {
+            Json::String(text) => text.len(),
+            Json::Array(items) => items.iter().map(json_weight).sum(),
+            Json::Object(members) => members.iter().map(|(name, value)| size_of::<String>() + name.len() + json_weight(value)).sum(),
+            Json::Null | Json::Bool(_) | Json::Number(_) => 0,
+        }
 }
 
 static READ: LazyLock<String> = LazyLock::new(|| {
@@ -164,4 +174,18 @@ fn stored_message(row: &dyn Row) -> Result<StoredMessage> {
         finish: finish.map(serde_json::from_value).transpose().map_err(Error::internal)?,
         message,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_tool_said_weighs_something_whatever_its_form() {
+        let long = "x".repeat(10_000);
+        for json in [json!(long), json!([long]), json!({"rows": [{"text": long}]}), json!({long: 1}), json!(vec![1; 1_000])] {
+            assert!(json_weight(&json) >= 10_000, "{json}");
+        }
+    }
 }
