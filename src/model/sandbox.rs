@@ -181,6 +181,21 @@ pub enum SnapshotMade {
     Idle,
 }
 
+impl SnapshotMade {
+    /// The word for it, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Idle => "idle",
+        }
+    }
+
+    /// What a word stands for.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Asked, Self::Idle].into_iter().find(|made| made.name() == name)
+    }
+}
+
 /// A copy of a config's workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Snapshot {

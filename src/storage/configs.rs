@@ -166,6 +166,17 @@ fn without_values(body: &ConfigBody) -> ConfigBody {
     ConfigBody { workspace_secrets: body.workspace_secrets.as_ref().map(WorkspaceSecrets::without_values), ..body.clone() }
 }
 
+/// Whether a config is there and not deleted.
+pub(super) fn config_is_alive(tx: &mut TenantTx<'_>, id: ConfigId) -> Result<bool> {
+    let sql = "SELECT 1 FROM configs WHERE tenant_id = ?1 AND id = ?2 AND deleted_at IS NULL";
+    Ok(tx.first(sql, &[Param::Text(&id.to_string())], |_| Ok(()))?.is_some())
+}
+
+/// All configs that are not deleted.
+pub(super) fn configs_alive(tx: &mut TenantTx<'_>) -> Result<Vec<ConfigId>> {
+    tx.all("SELECT id FROM configs WHERE tenant_id = ?1 AND deleted_at IS NULL", &[], |row| rows::parsed(row, 0))
+}
+
 fn name_free(tx: &mut TenantTx<'_>, name: &str, id: ConfigId) -> Result<()> {
     let sql = "SELECT 1 FROM configs WHERE tenant_id = ?1 AND name = ?2 AND deleted_at IS NULL AND id <> ?3";
     match tx.first(sql, &[Param::Text(name), Param::Text(&id.to_string())], |_| Ok(()))? {

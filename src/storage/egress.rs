@@ -3,6 +3,7 @@
 
 use super::{
     Storage,
+    configs::config_is_alive,
     engine::Param,
     rows,
     select::{Select, id_cursor},
@@ -27,11 +28,10 @@ impl Storage {
         let (now, most) = (store.clock.now(), store.limits.sandbox_egress_refusals_max);
         store
             .write(move |tx| {
-                let config = config.to_string();
-                let alive = "SELECT id FROM configs WHERE tenant_id = ?1 AND id = ?2 AND deleted_at IS NULL";
-                if tx.first(alive, &[Param::Text(&config)], |_| Ok(()))?.is_none() {
+                if !config_is_alive(tx, config)? {
                     return Ok(());
                 }
+                let config = config.to_string();
                 for (target, allowed, sum) in &news {
                     let (id, target, detail) = (ReachId::new().to_string(), short(target, TARGET_CHARS_MAX), short(&sum.detail, DETAIL_CHARS_MAX));
                     let number = |value: u64| Param::Int(i64::try_from(value).unwrap_or(i64::MAX));

@@ -3,10 +3,10 @@
 
 use super::{
     Storage,
+    configs::{config_is_alive, configs_alive},
     engine::Param,
-    rows,
     sandboxes::sandbox_find,
-    tenant::{TenantStore, TenantTx},
+    tenant::TenantStore,
     trail::{Author, Deed, content_record},
 };
 use crate::{
@@ -34,9 +34,9 @@ impl TenantStore {
     ) -> Result<()> {
         let (now, by) = (self.clock.now(), by.into());
         self.write(move |tx| {
-            let sql = "SELECT id FROM configs WHERE tenant_id = ?1 AND id = ?2 AND deleted_at IS NULL";
-            let alive = tx.first(sql, &[Param::Text(&config.to_string())], |_| Ok(()))?;
-            alive.ok_or_else(|| Error::not_found("config", config))?;
+            if !config_is_alive(tx, config)? {
+                return Err(Error::not_found("config", config));
+            }
             let row = sandbox_find(tx, config)?;
             if row.as_ref().is_some_and(|row| row.destroying) || row.map(|row| row.sandbox_id) != before {
                 let detail = "The workspace was removed or moved meanwhile; nothing was restored.".to_owned();
@@ -59,8 +59,4 @@ impl Storage {
     pub async fn configs_alive(&self, tenant: TenantId) -> Option<Vec<ConfigId>> {
         self.active_store(tenant).await.ok()?.read(configs_alive).await.ok()
     }
-}
-
-fn configs_alive(tx: &mut TenantTx<'_>) -> Result<Vec<ConfigId>> {
-    tx.all("SELECT id FROM configs WHERE tenant_id = ?1 AND deleted_at IS NULL", &[], |row| rows::parsed(row, 0))
 }

@@ -61,11 +61,18 @@ fn shown(entry: Entry) -> WorkspaceFile {
 /// What went wrong, for whoever asked. What the sandbox says of a path is about that path.
 fn told(error: SandboxError, path: &str) -> Error {
     match error {
-        SandboxError::Unavailable(_) => Error::SandboxUnavailable { detail: "No sandbox can be started on this server.".to_owned() },
-        SandboxError::Capacity(_) => Error::Overloaded { retry_after: std::time::Duration::from_secs(2) },
         SandboxError::TooLong(_) => Error::invalid("path", format!("{error}; take it out through a tool")),
         SandboxError::Denied(_) => Error::not_found("file", path),
+        other => trouble(other, "looked at"),
+    }
+}
+
+/// What went wrong where it was not about one file: the workspace's files could not be `done`.
+pub(super) fn trouble(error: SandboxError, done: &str) -> Error {
+    match error {
+        SandboxError::Unavailable(_) => Error::SandboxUnavailable { detail: "No sandbox can be started on this server.".to_owned() },
+        SandboxError::Capacity(_) => Error::Overloaded { retry_after: std::time::Duration::from_secs(2) },
         SandboxError::Internal(why) => Error::internal(why),
-        other => Error::Conflict { detail: format!("The workspace's files could not be looked at: {other}.") },
+        other => Error::Conflict { detail: format!("The workspace's files could not be {done}: {other}.") },
     }
 }

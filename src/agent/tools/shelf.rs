@@ -76,9 +76,7 @@ impl Shelf {
     pub(super) fn begin(&self, tenant: TenantId, config: ConfigId) -> io::Result<Draft> {
         let folder = self.of_config(tenant, config);
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        for half in entries(&folder)?.iter().filter(|path| is_half(path)) {
-            fs::remove_file(half)?;
-        }
+        remove_halves(&folder)?;
         let id = SnapshotId::new();
         let path = folder.join(format!("{id}{PART}"));
         let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
@@ -114,10 +112,8 @@ impl Shelf {
         for config in named::<ConfigId>(&self.of_tenant(tenant))? {
             if !configs.contains(&config) {
                 self.remove_config(tenant, config)?;
-                continue;
-            }
-            for half in entries(&self.of_config(tenant, config))?.iter().filter(|path| is_half(path)) {
-                fs::remove_file(half)?;
+            } else {
+                remove_halves(&self.of_config(tenant, config))?;
             }
         }
         Ok(())
@@ -128,8 +124,7 @@ impl Draft {
     /// Whole: from now on it is a snapshot. All was written.
     pub(super) fn keep(self, made: SnapshotMade, mark: &str) -> io::Result<Kept> {
         self.file.sync_all()?;
-        let word = if made == SnapshotMade::Asked { "asked" } else { "idle" };
-        let path = self.path.with_file_name(format!("{}.{word}.{mark}{WHOLE}", self.id));
+        let path = self.path.with_file_name(format!("{}.{}.{mark}{WHOLE}", self.id, made.name()));
         fs::rename(&self.path, &path)?;
         if let Some(folder) = path.parent() {
             File::open(folder)?.sync_all()?;
@@ -149,12 +144,7 @@ impl Kept {
     fn read(path: PathBuf) -> Option<Self> {
         let name = path.file_name()?.to_str()?.strip_suffix(WHOLE)?;
         let mut parts = name.split('.');
-        let (id, made, mark) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?.to_owned());
-        let made = match made {
-            "asked" => SnapshotMade::Asked,
-            "idle" => SnapshotMade::Idle,
-            _ => return None,
-        };
+        let (id, made, mark) = (parts.next()?.parse().ok()?, SnapshotMade::from_name(parts.next()?)?, parts.next()?.to_owned());
         let size_bytes = fs::symlink_metadata(&path).ok()?.len();
         Some(Self { id, made, mark, size_bytes, path })
     }
@@ -172,8 +162,10 @@ impl Kept {
     }
 }
 
-fn is_half(path: &Path) -> bool {
-    path.extension().is_some_and(|end| format!(".{}", end.to_string_lossy()) == PART)
+/// Removes what an earlier life began in a folder and did not finish.
+fn remove_halves(folder: &Path) -> io::Result<()> {
+    let is_half = |path: &&PathBuf| path.to_string_lossy().ends_with(PART);
+    entries(folder)?.iter().filter(is_half).try_for_each(fs::remove_file)
 }
 
 /// What lies in a folder, which need not be there.

@@ -5,6 +5,7 @@
 //! the new one, and whichever of the two is nobody's is removed, at the latest by the next start.
 
 use super::{
+    files::trouble,
     shelf::{Kept, Shelf},
     slot::Slot,
     workspaces::sandbox_name,
@@ -279,11 +280,8 @@ fn gone(error: &io::Error, id: SnapshotId) -> Error {
 /// What went wrong, for whoever asked.
 fn told(error: SandboxError) -> Error {
     match error {
-        SandboxError::Unavailable(_) => Error::SandboxUnavailable { detail: "No sandbox can be started on this server.".to_owned() },
-        SandboxError::Capacity(_) => busy(),
-        SandboxError::Internal(why) => Error::internal(why),
         SandboxError::DiskFull => Error::Conflict { detail: "The snapshot does not fit into the workspace.".to_owned() },
-        other => Error::Conflict { detail: format!("The workspace could not be packed or laid out: {other}.") },
+        other => trouble(other, "packed or laid out"),
     }
 }
 
