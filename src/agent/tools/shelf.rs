@@ -110,10 +110,10 @@ impl Shelf {
     /// Removes what an earlier life left of a tenant's: all of configs that are not among these, and what is half.
     pub(super) fn tidy(&self, tenant: TenantId, configs: &[ConfigId]) -> io::Result<()> {
         for config in named::<ConfigId>(&self.of_tenant(tenant))? {
-            if !configs.contains(&config) {
-                self.remove_config(tenant, config)?;
-            } else {
+            if configs.contains(&config) {
                 remove_halves(&self.of_config(tenant, config))?;
+            } else {
+                self.remove_config(tenant, config)?;
             }
         }
         Ok(())
