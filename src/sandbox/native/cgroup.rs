@@ -8,12 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How often its share of processor time is given out anew: usually, and to who stands behind the others. Each time that it is used up and given
+/// again, the kernel forgets what others were owed before, and lets one of them wait a tick; the whole second is as long as it allows.
 const PERIOD_US: u64 = 100_000;
-/// A sandbox weighs half of what the host's own work does: in version 2, and in version 1.
-const WEIGHT: (&str, &str) = ("cpu.weight", "50");
-const SHARES: (&str, &str) = ("cpu.shares", "512");
+const PERIOD_BACK_US: u64 = 1_000_000;
+/// What the host's own work weighs: in version 2, and in version 1. All sandboxes together weigh as much.
+const WEIGHT: (&str, u32) = ("cpu.weight", 100);
+const SHARES: (&str, u32) = ("cpu.shares", 1024);
 
-/// Where groups can be made.
+/// Where groups can be made: beside each other and beside the server's own, so that the kernel compares each sandbox with the server, and not
+/// with what all sandboxes together are.
 pub(super) enum Cgroups {
     /// This process may make none.
     Absent,
@@ -28,10 +32,14 @@ pub(super) struct Group {
     memory: PathBuf,
     folders: Vec<PathBuf>,
     second: bool,
+    cpu_millis: u64,
 }
 
-/// Every folder of ours carries the spawner's process in its name, so that a later one knows what is left of whom.
+/// Every group of ours carries the spawner's process in its name, so that a later one knows what is left of whom.
 const PREFIX: &str = "nimblesite-";
+
+/// One sandbox weighs half of what the host's own work does, at most.
+pub(super) const PARTS_MIN: u32 = 2;
 
 impl Cgroups {
     /// Looks for a place by making one.
@@ -56,9 +64,9 @@ impl Cgroups {
                 at.insert(controller, ours);
             }
         }
-        let made = |name: &str| at.get(name).and_then(|parent| base(parent));
-        let (memory, pids) = (made("memory")?, made("pids")?);
-        Some(Self::First { memory, pids, cpu: made("cpu"), cpuacct: made("cpuacct") })
+        let mut ready = |name: &str| at.remove(name).filter(|parent| is_ready(parent));
+        let (memory, pids) = (ready("memory")?, ready("pids")?);
+        Some(Self::First { memory, pids, cpu: ready("cpu"), cpuacct: ready("cpuacct") })
     }
 
     fn find_second(mounts: &str, own: &str) -> Option<Self> {
@@ -70,21 +78,22 @@ impl Cgroups {
         // A place that a supervisor delegated to us (systemd's Delegate=yes); else, for root, the top.
         [folder.join(path), folder].into_iter().filter(|parent| parent.is_dir()).find_map(|parent| {
             hand_down(&parent)?;
-            let base = base(&parent)?;
-            write(&base, "cgroup.subtree_control", "+memory +pids +cpu").ok()?;
-            drop(write(&base, "cgroup.subtree_control", "+io"));
-            Some(Self::Second(base))
+            is_ready(&parent).then_some(Self::Second(parent))
         })
     }
 
     /// A group with these limits. `Ok(None)` where no groups can be made at all.
     pub(super) fn make(&self, run: &str, limits: &SandboxLimits) -> io::Result<Option<Group>> {
+        let (name, cpu_millis) = (format!("{}-{run}", own_prefix()), limits.cpu_millis);
         let group = match self {
             Self::Absent => return Ok(None),
-            Self::Second(base) => Group { memory: base.join(run), folders: vec![base.join(run)], second: true },
+            Self::Second(parent) => Group { memory: parent.join(&name), folders: vec![parent.join(&name)], second: true, cpu_millis },
             Self::First { memory, pids, cpu, cpuacct } => {
-                let folders = [Some(memory), Some(pids), cpu.as_ref(), cpuacct.as_ref()].into_iter().flatten().map(|base| base.join(run));
-                Group { memory: memory.join(run), folders: folders.collect(), second: false }
+                let parents = [Some(memory), Some(pids), cpu.as_ref(), cpuacct.as_ref()].into_iter().flatten();
+                let mut folders: Vec<_> = parents.map(|parent| parent.join(&name)).collect();
+                // Two controllers may share a hierarchy.
+                folders.dedup();
+                Group { memory: memory.join(&name), folders, second: false, cpu_millis }
             }
         };
         let made = group.folders.iter().try_for_each(fs::create_dir).and_then(|()| group.limit(limits));
@@ -93,49 +102,36 @@ impl Cgroups {
         }
         made.map(|()| Some(group))
     }
-
-    fn bases(&self) -> Vec<&PathBuf> {
-        match self {
-            Self::Absent => Vec::new(),
-            Self::Second(base) => vec![base],
-            Self::First { memory, pids, cpu, cpuacct } => {
-                [Some(memory), Some(pids), cpu.as_ref(), cpuacct.as_ref()].into_iter().flatten().collect()
-            }
-        }
-    }
-}
-
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        for base in self.bases() {
-            drop(fs::remove_dir(base));
-        }
-    }
 }
 
 impl Group {
     fn limit(&self, limits: &SandboxLimits) -> io::Result<()> {
-        let quota = limits.cpu_millis * PERIOD_US / 1000;
         for folder in &self.folders {
             if self.second {
                 write(folder, "memory.max", &limits.memory_bytes.to_string())?;
                 optional(write(folder, "memory.swap.max", "0"))?;
                 optional(write(folder, "memory.oom.group", "1"))?;
                 write(folder, "pids.max", &limits.pids.to_string())?;
-                optional(write(folder, "cpu.max", &format!("{quota} {PERIOD_US}")))?;
-                optional(write(folder, WEIGHT.0, WEIGHT.1))?;
             } else if folder.join("memory.limit_in_bytes").exists() {
                 write(folder, "memory.limit_in_bytes", &limits.memory_bytes.to_string())?;
                 optional(write(folder, "memory.memsw.limit_in_bytes", &limits.memory_bytes.to_string()))?;
             } else if folder.join("pids.max").exists() {
                 write(folder, "pids.max", &limits.pids.to_string())?;
-            } else if folder.join("cpu.cfs_quota_us").exists() {
-                write(folder, "cpu.cfs_period_us", &PERIOD_US.to_string())?;
-                write(folder, "cpu.cfs_quota_us", &quota.to_string())?;
-                optional(write(folder, SHARES.0, SHARES.1))?;
             }
         }
-        Ok(())
+        optional(self.bound_cpu(PERIOD_US))?;
+        optional(self.weigh(PARTS_MIN))
+    }
+
+    /// Gives it its share of processor time once in each period.
+    fn bound_cpu(&self, period_us: u64) -> io::Result<()> {
+        let quota_us = self.cpu_millis * period_us / 1000;
+        if self.second {
+            return write(&self.memory, "cpu.max", &format!("{quota_us} {period_us}"));
+        }
+        let Some(cpu) = self.folders.iter().find(|folder| folder.join("cpu.cfs_quota_us").exists()) else { return Ok(()) };
+        write(cpu, "cpu.cfs_period_us", &period_us.to_string())?;
+        write(cpu, "cpu.cfs_quota_us", &quota_us.to_string())
     }
 
     /// Takes a process in.
@@ -193,16 +189,19 @@ impl Group {
         })
     }
 
-    /// Puts it behind all that is not, or back: Linux 5.15 and newer (`cpu.idle`).
+    /// Puts it behind all that is not, or back: Linux 5.15 and newer (`cpu.idle`). The kernel forgets what it weighed.
     pub(super) fn stand_back(&self, back: bool) {
         for folder in self.folders.iter().filter(|folder| folder.join("cpu.idle").exists()) {
             drop(write(folder, "cpu.idle", if back { "1" } else { "0" }));
-            if !back {
-                // The kernel forgot it.
-                let (file, weight) = if self.second { WEIGHT } else { SHARES };
-                drop(write(folder, file, weight));
-            }
+            drop(self.bound_cpu(if back { PERIOD_BACK_US } else { PERIOD_US }));
         }
+    }
+
+    /// Has it weigh one of so many parts of what the host's own work does.
+    pub(super) fn weigh(&self, parts: u32) -> io::Result<()> {
+        let (file, whole) = if self.second { WEIGHT } else { SHARES };
+        let cpu = self.folders.iter().find(|folder| folder.join(file).exists());
+        cpu.map_or(Ok(()), |folder| write(folder, file, &(whole / parts).max(2).to_string()))
     }
 
     /// Takes the group away; what is left in it is killed.
@@ -225,25 +224,24 @@ fn kill_all(folder: &Path) {
     }
 }
 
-/// Our folder below this one, and none of a spawner that is gone.
-fn base(parent: &Path) -> Option<PathBuf> {
-    for entry in fs::read_dir(parent).ok()?.flatten() {
+/// What begins the names of this process's groups.
+fn own_prefix() -> String {
+    format!("{PREFIX}{}", std::process::id())
+}
+
+/// Whether groups can be made in this one, which none of a spawner that is gone are left in then.
+fn is_ready(parent: &Path) -> bool {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+        let pid = rest.split('-').next().unwrap_or_default();
         if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
-            for left in fs::read_dir(entry.path()).into_iter().flatten().flatten().filter(|left| left.path().is_dir()) {
-                kill_all(&left.path());
-                drop(fs::remove_dir(left.path()));
-            }
+            kill_all(&entry.path());
             drop(fs::remove_dir(entry.path()));
         }
     }
-    let base = parent.join(format!("{PREFIX}{}", std::process::id()));
-    match fs::create_dir(&base) {
-        Ok(()) => Some(base),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Some(base),
-        Err(_) => None,
-    }
+    let probe = parent.join(own_prefix());
+    fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe)).is_ok()
 }
 
 /// Lets children of a group of version 2 have the controllers. A group with processes of its own cannot do that, but for the top: where all of

@@ -263,8 +263,8 @@ fn held(spawner: i32, data: &Path) -> Vec<(&'static str, usize)> {
     let mounts = fs::read_to_string(format!("{of}/mountinfo")).unwrap_or_default();
     let children = fs::read_to_string(format!("{of}/task/{spawner}/children")).unwrap_or_default();
     let groups = ["memory", "pids", "cpu", "cpuacct", "."].map(|controller| {
-        let base = format!("/sys/fs/cgroup/{controller}/nimblesite-{spawner}");
-        fs::read_dir(base).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()).count()
+        let all = fs::read_dir(format!("/sys/fs/cgroup/{controller}")).into_iter().flatten().flatten();
+        all.filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("nimblesite-{spawner}-"))).count()
     });
     let loops = fs::read_dir("/sys/block").into_iter().flatten().flatten().filter(|device| {
         let backing = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();

@@ -165,20 +165,20 @@ print(os.getpriority(os.PRIO_PROCESS, 0))
             .run("import time\nfor _ in range(4):\n    if os.fork() == 0:\n        end = time.monotonic() + 2\n        while time.monotonic() < end: pass\n        os._exit(0)\nfor _ in range(4): os.wait()")
             .await;
         let (used, took) = (sandbox.running.usage().await.unwrap().cpu_ms - before, begun.elapsed().as_millis());
-        // A fifth of a processor, and two periods of grace.
-        assert!(u128::from(used) <= took / 5 + 60 && used > 50, "{used} ms of processor in {took} ms");
+        // A fifth of a processor. Who never rests gets it once a second: as much may have been taken in advance, and two of the usual periods.
+        assert!(u128::from(used) <= took / 5 + 260 && used > 50, "{used} ms of processor in {took} ms");
     })
     .await;
 }
 
 /// What a control group's file says of a sandbox, whichever version it is of.
 fn of_group(id: &str, file: &str) -> Option<String> {
-    let listed = |folder: &str| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
-    let bases = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup"].map(listed).concat();
-    let groups =
-        bases.iter().filter(|base| base.to_string_lossy().contains("/nimblesite-")).flat_map(|base| listed(base.to_str().unwrap()));
-    let mut ours = groups.filter(|group| group.file_name().unwrap().to_string_lossy().starts_with(&format!("{id}-")));
-    ours.find_map(|group| fs::read_to_string(group.join(file)).ok()).map(|text| text.trim().to_owned())
+    let listed = |folder: &str| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut groups = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup"].into_iter().flat_map(listed);
+    // nimblesite-spawner-sandbox-run
+    let is_ours = |name: &str| name.starts_with("nimblesite-") && name.contains(&format!("-{id}-"));
+    let ours = groups.find(|group| is_ours(&group.file_name().unwrap().to_string_lossy()))?;
+    fs::read_to_string(ours.join(file)).ok().map(|text| text.trim().to_owned())
 }
 
 /// Who spins without end stands behind the others, and returns when it rests.
