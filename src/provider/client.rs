@@ -8,6 +8,7 @@ use crate::{
     error::{Error, Result},
     wallet::Held,
 };
+use http_body_util::BodyExt;
 use std::{collections::VecDeque, future::Future, pin::Pin, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
@@ -93,9 +94,9 @@ enum Stage {
     /// The request is on its way.
     Sending(Sending, Wire),
     /// The answer comes in.
-    Reading(reqwest::Response, Decoder),
+    Reading(reqwest::Body, Decoder),
     /// The answer is whole; the stream's end is waited for.
-    Ending(reqwest::Response, Decoder),
+    Ending(reqwest::Body, Decoder),
     /// A refusal comes in.
     Refusing(reqwest::Response, Vec<u8>),
     /// Echo's lines, already there.
@@ -243,13 +244,13 @@ impl<H: Held> Call<H> {
                 let arrived = timeout_at(deadline, sending.as_mut()).await;
                 self.arrived(arrived.ok());
             }
-            Stage::Reading(response, _) => {
-                let chunk = timeout_at(deadline, response.chunk()).await;
+            Stage::Reading(body, _) => {
+                let chunk = timeout_at(deadline, chunk(body)).await;
                 self.heard(chunk.ok());
             }
-            Stage::Ending(response, _) => {
+            Stage::Ending(body, _) => {
                 // What comes after the end says nothing; only whether the stream ends in time matters.
-                if !matches!(timeout_at(deadline, response.chunk()).await, Ok(Ok(Some(_)))) {
+                if !matches!(timeout_at(deadline, chunk(body)).await, Ok(Ok(Some(_)))) {
                     self.close();
                 }
             }
@@ -296,7 +297,8 @@ impl<H: Held> Call<H> {
                 let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
                 self.vendor_request_id = header("request-id").or_else(|| header("x-request-id")).map(|id| id.chars().take(200).collect());
                 if response.status().is_success() {
-                    self.stage = Stage::Reading(response, decoder(wire, self.limits));
+                    // The head goes, and with it the connection's buffer that it lies in.
+                    self.stage = Stage::Reading(response.into(), decoder(wire, self.limits));
                 } else {
                     self.patience = Instant::now() + REFUSAL_TIMEOUT;
                     self.stage = Stage::Refusing(response, Vec::new());
@@ -334,7 +336,7 @@ impl<H: Held> Call<H> {
                 if decoder.is_over() {
                     self.patience = Instant::now() + END_TIMEOUT;
                     self.stage = match std::mem::replace(&mut self.stage, Stage::Over(Outcome::Cancelled)) {
-                        Stage::Reading(response, decoder) => Stage::Ending(response, decoder),
+                        Stage::Reading(body, decoder) => Stage::Ending(body, decoder),
                         other => other,
                     };
                 }
@@ -391,6 +393,17 @@ impl<H: Held> Call<H> {
             None => Outcome::Broken(Broken::Reported(format!("a gateway in front of the provider answered with status {status}"))),
         };
         self.over(outcome);
+    }
+}
+
+/// The next bytes of an answer's body, if there are more.
+async fn chunk(body: &mut reqwest::Body) -> reqwest::Result<Option<bytes::Bytes>> {
+    loop {
+        let Some(frame) = body.frame().await.transpose()? else { return Ok(None) };
+        // Trailers say nothing.
+        if let Ok(bytes) = frame.into_data() {
+            return Ok(Some(bytes));
+        }
     }
 }
 

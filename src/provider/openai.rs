@@ -10,7 +10,9 @@ use crate::{
     config::ProviderConfig,
     model::{FinishReason, Json, JsonObject, RawAnswer, ToolCall, ToolSpec, Usage},
 };
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
+use std::borrow::Cow;
 
 /// What differs between the vendors that speak this wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,6 +212,14 @@ impl Reader {
             self.done = true;
             return Ok(());
         }
+        if event != "error"
+            && let Some(part) = text_alone(data)
+        {
+            self.text.push_str(&part);
+            text.push_str(&part);
+            self.count(&part);
+            return Ok(());
+        }
         let chunk = parse(data.as_bytes())?;
         if let Some(error) = chunk.get("error").filter(|error| !error.is_null()) {
             return Err(reported(error));
@@ -328,6 +338,40 @@ impl Reader {
     }
 }
 
+/// The text of a chunk that brings text and nothing else that matters, as nearly all of a stream do: read without a tree of all that stands in it.
+/// None for any other, whatever is odd about it.
+fn text_alone(data: &str) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Chunk<'a> {
+        #[serde(borrow)]
+        choices: [Choice<'a>; 1],
+        error: Option<IgnoredAny>,
+        usage: Option<IgnoredAny>,
+    }
+    #[derive(Deserialize)]
+    struct Choice<'a> {
+        index: Option<u64>,
+        #[serde(borrow)]
+        delta: Delta<'a>,
+        finish_reason: Option<IgnoredAny>,
+        usage: Option<IgnoredAny>,
+    }
+    #[derive(Deserialize)]
+    struct Delta<'a> {
+        #[serde(borrow)]
+        content: Cow<'a, str>,
+        refusal: Option<IgnoredAny>,
+        reasoning_content: Option<IgnoredAny>,
+        reasoning: Option<IgnoredAny>,
+        tool_calls: Option<IgnoredAny>,
+    }
+    let Chunk { choices: [choice], error, usage } = serde_json::from_str(data).ok()?;
+    let delta = choice.delta;
+    let others =
+        [error, usage, choice.finish_reason, choice.usage, delta.refusal, delta.reasoning_content, delta.reasoning, delta.tool_calls];
+    (choice.index.unwrap_or(0) == 0 && others.iter().all(Option::is_none)).then_some(delta.content)
+}
+
 /// The vendor's count in our four classes: its prompt tokens include what was read from and written to the cache.
 fn usage_read(usage: &Json) -> Option<Usage> {
     let prompt = number(usage, &["prompt_tokens"]);
@@ -346,4 +390,57 @@ fn usage_read(usage: &Json) -> Option<Usage> {
         cache_read_tokens: read,
         cache_write_tokens: written,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_text_alone_is_read_without_a_tree() {
+        let chunk = |choice: &str, more: &str| format!(r#"{{"id":"x","choices":[{choice}],"created":1{more}}}"#);
+        let plain = |delta: &str| chunk(&format!(r#"{{"index":0,"delta":{{{delta}}},"finish_reason":null,"logprobs":null}}"#), "");
+        for (delta, text) in [
+            (r#""content":"Hé""#, "Hé"),
+            (r#""role":"assistant","content":"","refusal":null"#, ""),
+            (r#""content":"a\n\u00e9\"","reasoning":null,"tool_calls":null"#, "a\né\""),
+        ] {
+            assert_eq!(text_alone(&plain(delta)).as_deref(), Some(text), "{delta}");
+            assert_eq!(text_alone(&chunk(&format!(r#"{{"delta":{{{delta}}}}}"#), r#","usage":null,"error":null"#)).as_deref(), Some(text));
+        }
+        let others = [
+            plain(r#""content":null"#),
+            plain(r#""role":"assistant""#),
+            plain(r#""content":["x"]"#),
+            plain(r#""content":"x","content":"y""#),
+            plain(r#""content":"x","refusal":"""#),
+            plain(r#""content":"x","reasoning":"""#),
+            plain(r#""content":"x","reasoning_content":"y""#),
+            plain(r#""content":"x","tool_calls":[]"#),
+            chunk(r#"{"index":1,"delta":{"content":"x"}}"#, ""),
+            chunk(r#"{"index":"0","delta":{"content":"x"}}"#, ""),
+            chunk(r#"{"delta":{"content":"x"},"finish_reason":""}"#, ""),
+            chunk(r#"{"delta":{"content":"x"},"usage":{}}"#, ""),
+            chunk(r#"{"delta":{"content":"x"}}"#, r#","usage":{"prompt_tokens":1}"#),
+            chunk(r#"{"delta":{"content":"x"}}"#, r#","error":"no""#),
+            chunk(r#"{"delta":{"content":"x"}},{"index":1,"delta":{"content":"y"}}"#, ""),
+            chunk("", ""),
+            r#"{"choices":null}"#.to_owned(),
+            plain(r#""content":"x""#) + "x",
+            "[]".to_owned(),
+        ];
+        for data in others {
+            assert_eq!(text_alone(&data), None, "{data}");
+        }
+    }
+
+    #[test]
+    fn an_error_event_is_one_whatever_it_says() {
+        let data = r#"{"choices":[{"delta":{"content":"x"}}]}"#;
+        let mut reader = Reader::new("call_x".to_owned());
+        assert!(reader.event("error", data, &mut String::new()).is_err());
+        let mut text = String::new();
+        assert!(reader.event("", data, &mut text).is_ok());
+        assert_eq!((text.as_str(), reader.text.as_str(), reader.output_bytes, reader.kept_bytes), ("x", "x", 1, 1));
+    }
 }
