@@ -337,12 +337,11 @@ CREATE UNIQUE INDEX ledger_by_id ON ledger (tenant_id, id);
 CREATE TRIGGER ledger_append_only_update BEFORE UPDATE ON ledger BEGIN SELECT RAISE (ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER ledger_append_only_delete BEFORE DELETE ON ledger BEGIN SELECT RAISE (ABORT, 'the ledger is append-only'); END;
 
--- What each key has spent and holds, for a key's own spend limit.
+-- What each key has spent, for a key's own spend limit.
 CREATE TABLE key_spend (
     tenant_id TEXT NOT NULL REFERENCES tenant (id),
     key_id    TEXT NOT NULL,
     spent     INTEGER NOT NULL CHECK (spent >= 0),
-    held      INTEGER NOT NULL CHECK (held >= 0),
     PRIMARY KEY (tenant_id, key_id)
 ) STRICT, WITHOUT ROWID;
 

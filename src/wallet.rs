@@ -118,7 +118,7 @@ pub enum Denied {
 }
 
 /// The bound of a call with its full output limit, whoever can pay for it; none where it does not fit into an amount, and so into no purse.
-pub fn grant_full(row: &CardRow, wish: Wish) -> Option<Grant> {
+fn grant_full(row: &CardRow, wish: Wish) -> Option<Grant> {
     let wanted = wanted_of(row, wish);
     let amount = row.cost_max(input_of(row, wish), wish.cache_writes, u64::from(wanted))?;
     Some(Grant { amount, output_tokens: wanted })

@@ -150,6 +150,7 @@ const ZERO_IS_FINE: &[&str] = &[
     "rotate_overlap_ms",
     "shutdown_ms",
     "turn_replay_ms",
+    "config_cache_bytes_max",
     "history_cache_bytes_max",
     "turn_replay_bytes_max",
     "turn_replay_total_bytes_max",

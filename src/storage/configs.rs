@@ -2,6 +2,7 @@
 //! say is checked before it comes here (`config_check`).
 
 use super::{
+    bodies::Bodies,
     engine::{Param, Row},
     rows,
     sandboxes::{config_left, secrets_write},
@@ -12,16 +13,19 @@ use super::{
 use crate::{
     clock::Time,
     error::{Error, Result},
-    ids::{ConfigId, UserId},
+    ids::{ConfigId, TenantId, UserId},
     model::{Act, Config, ConfigBody, ConfigVersion, List, Page, WorkspaceSecrets},
     template,
 };
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// What the columns of a config are read from, in the order that [`config_take`] expects.
 const CONFIG: &str = "SELECT c.id, c.version, v.body, c.created_at, c.updated_at FROM configs c \
      JOIN config_versions v ON v.tenant_id = c.tenant_id AND v.config_id = c.id AND v.version = c.version \
      WHERE c.tenant_id = ?1 AND c.deleted_at IS NULL";
+
+/// One of them.
+static CONFIG_FIND: LazyLock<String> = LazyLock::new(|| format!("{CONFIG} AND c.id = ?2"));
 
 impl TenantStore {
     /// Stores a new config as its version 1. A name that another config has is [`Error::ConfigNameTaken`].
@@ -141,14 +145,12 @@ impl TenantStore {
 }
 
 /// The newest version of a config and its number, for a chat turn's own transaction; nothing when it was deleted or never was.
-pub(super) fn config_for_chat(tx: &mut TenantTx<'_>, id: ConfigId) -> Result<Option<(ConfigBody, u32)>> {
-    let sql = format!("{CONFIG} AND c.id = ?2");
-    tx.first(&sql, &[Param::Text(&id.to_string())], |row| Ok((rows::json(row, 2)?, rows::number(row, 1)?)))
+pub(super) fn config_for_chat(tx: &mut TenantTx<'_>, bodies: &Bodies, key: (TenantId, ConfigId)) -> Result<Option<(Arc<ConfigBody>, u32)>> {
+    tx.first(&CONFIG_FIND, &[Param::Text(&key.1.to_string())], |row| Ok((bodies.read(key, row.text(2)?)?, rows::number(row, 1)?)))
 }
 
 fn config_find(tx: &mut TenantTx<'_>, id: ConfigId) -> Result<Config> {
-    let sql = format!("{CONFIG} AND c.id = ?2");
-    tx.first(&sql, &[Param::Text(&id.to_string())], config_take)?.ok_or_else(|| Error::not_found("config", id))
+    tx.first(&CONFIG_FIND, &[Param::Text(&id.to_string())], config_take)?.ok_or_else(|| Error::not_found("config", id))
 }
 
 fn config_take(row: &dyn Row) -> Result<Config> {

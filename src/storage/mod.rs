@@ -8,6 +8,7 @@ mod access;
 mod accounts_tests;
 mod audit;
 mod backups;
+mod bodies;
 mod breaches;
 mod catalog;
 mod configs;
@@ -106,6 +107,7 @@ struct Inner {
     engine: Arc<dyn Engine>,
     sealing: Arc<sealing::Sealing>,
     writers: Arc<Writers>,
+    bodies: Arc<bodies::Bodies>,
     histories: Arc<history::Histories>,
     /// Whether new tenants are encrypted.
     encrypts: bool,
@@ -160,6 +162,7 @@ impl Storage {
                 engine,
                 sealing,
                 writers,
+                bodies: bodies::Bodies::new(limits.config_cache_bytes_max),
                 histories: history::Histories::new(limits.history_cache_bytes_max),
                 encrypts,
                 access: access::Access::new(limits)?,
@@ -248,6 +251,7 @@ impl Storage {
             engine: Arc::clone(engine),
             sealing: Arc::clone(&self.inner.sealing),
             writers: Arc::clone(&self.inner.writers),
+            bodies: Arc::clone(&self.inner.bodies),
             histories: Arc::clone(&self.inner.histories),
             boot: self.inner.boot,
             clock: self.inner.clock,
@@ -294,6 +298,7 @@ impl Storage {
         let sql = "SELECT id FROM api_keys WHERE tenant_id = ?1";
         let keys = self.catalog_read(move |tx| tx.all(sql, &[Param::Text(&tenant.to_string())], |row| rows::parsed(row, 0))).await?;
         let engine = Arc::clone(&self.inner.engine);
+        self.inner.bodies.forget_tenant(tenant);
         self.inner.histories.forget_tenant(tenant);
         tokio::task::spawn_blocking(move || engine.destroy(tenant, &keys)).await.map_err(Error::internal)?
     }

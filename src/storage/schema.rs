@@ -103,7 +103,21 @@ CREATE TRIGGER audit_append_only_delete BEFORE DELETE ON audit BEGIN SELECT RAIS
 ",
     SANDBOXED,
     EGRESS,
+    // What is held for a key follows from `holds`.
+    "ALTER TABLE key_spend DROP COLUMN held;",
 ];
+
+/// Tables as they stand in a tenant's older files, up to this version, whose step changed them. All other steps add tables.
+const TENANT_EARLIER: &[(i64, &str)] = &[(
+    4,
+    "CREATE TABLE key_spend (
+    tenant_id TEXT NOT NULL REFERENCES tenant (id),
+    key_id    TEXT NOT NULL,
+    spent     INTEGER NOT NULL CHECK (spent >= 0),
+    held      INTEGER NOT NULL CHECK (held >= 0),
+    PRIMARY KEY (tenant_id, key_id)
+) STRICT, WITHOUT ROWID",
+)];
 
 /// What tools asked for over the network.
 const EGRESS: &str = "
@@ -193,6 +207,12 @@ impl Kind {
             Self::Catalog => CATALOG_STEPS,
             Self::Tenant => TENANT_STEPS,
         }
+    }
+
+    /// Tables that a file of this version has in another form than the newest.
+    pub(super) fn earlier(self, version: i64) -> impl Iterator<Item = &'static str> {
+        let all = if self == Self::Tenant { TENANT_EARLIER } else { &[] };
+        all.iter().filter(move |(until, _)| version <= *until).map(|(_, table)| *table)
     }
 
     /// The newest version, which this binary writes.

@@ -249,21 +249,21 @@ fn conversation_extend(tx: &mut TenantTx<'_>, step: &Step, kept: &Kept, now: Tim
     let conversation = step.conversation.to_string();
     let count = i64::try_from(kept.messages.len()).map_err(Error::internal)?;
     let open_calls = if kept.open_calls.is_empty() { None } else { Some(rows::json_text(&kept.open_calls)?) };
-    let newest = tx
-        .first(
-            "UPDATE conversations SET message_count = message_count + ?3, open_calls = ?4, template_vars = ?5, updated_at = ?6
-             WHERE tenant_id = ?1 AND id = ?2 RETURNING message_count",
-            &[
-                Param::Text(&conversation),
-                Param::Int(count),
-                Param::text_opt(open_calls.as_deref()),
-                Param::Text(&rows::json_text(&kept.template_vars)?),
-                Param::Int(now.ms()),
-            ],
-            |row| row.int(0),
-        )?
+    let sql = "SELECT message_count FROM conversations WHERE tenant_id = ?1 AND id = ?2";
+    let before = tx
+        .first(sql, &[Param::Text(&conversation)], |row| row.int(0))?
         .ok_or_else(|| Error::not_found("conversation", step.conversation))?;
-    messages_write(tx, &conversation, step.turn, newest - count, &kept.messages, now)?;
+    tx.execute(
+        "UPDATE conversations SET message_count = ?3, open_calls = ?4, template_vars = ?5, updated_at = ?6 WHERE tenant_id = ?1 AND id = ?2",
+        &[
+            Param::Text(&conversation),
+            Param::Int(before.saturating_add(count)),
+            Param::text_opt(open_calls.as_deref()),
+            Param::Text(&rows::json_text(&kept.template_vars)?),
+            Param::Int(now.ms()),
+        ],
+    )?;
+    messages_write(tx, &conversation, step.turn, before, &kept.messages, now)?;
     if let Some(metadata) = &kept.metadata {
         tx.execute(
             "UPDATE conversations SET metadata = ?3 WHERE tenant_id = ?1 AND id = ?2",

@@ -2,6 +2,7 @@
 //! as `?1`, put there by [`TenantTx`], so that even a row in the wrong file would not answer.
 
 use super::{
+    bodies::Bodies,
     engine::{Engine, Head, Lease, Link, Param, Place, Row, Tx, TxExt},
     history::Histories,
     sealing::Sealing,
@@ -23,6 +24,7 @@ pub struct TenantStore {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) sealing: Arc<Sealing>,
     pub(super) writers: Arc<Writers>,
+    pub(super) bodies: Arc<Bodies>,
     pub(super) histories: Arc<Histories>,
     pub(super) boot: BootId,
     pub(super) clock: Clock,

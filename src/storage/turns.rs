@@ -6,7 +6,6 @@ use super::{
     access::Principal,
     configs, conversations,
     engine::{Param, Row},
-    history::Histories,
     logs, rows,
     sandboxes::{self, Kit},
     steps,
@@ -73,7 +72,7 @@ pub struct OpenTurn {
     /// The config, as it was when the turn was opened.
     pub config_id: ConfigId,
     /// The config's newest version.
-    pub config: ConfigBody,
+    pub config: Arc<ConfigBody>,
     /// Its number.
     pub config_version: u32,
     /// The conversation.
@@ -141,7 +140,7 @@ impl TenantStore {
         admit: impl Fn(&OpenTurn) -> Result<Admission<T>> + Send + 'static,
     ) -> Result<Opened<T>> {
         let (boot, clock, limits) = (self.boot, self.clock, self.limits.clone());
-        let (tenant, histories) = (self.tenant, Arc::clone(&self.histories));
+        let store = self.clone();
         let opening = move |tx: &mut TenantTx<'_>| {
             let now = clock.now();
             if let Some(claim) = &ask.claim {
@@ -154,7 +153,7 @@ impl TenantStore {
                     return Ok(Written::Replay(stored));
                 }
             }
-            let open = turn_load(tx, &ask, tenant, &histories, limits.history_messages_max)?;
+            let open = turn_load(tx, &ask, &store)?;
             let (admitted, hold) = match admit(&open)? {
                 Admission::Replay(stored) => return Ok(Written::Replay(stored)),
                 Admission::Go(admitted, hold) => (admitted, hold),
@@ -216,7 +215,7 @@ impl TenantStore {
         let clock = self.clock;
         self.write(move |tx| {
             let now = clock.now();
-            wallet::hold_end(tx, slip.id, slip.key, slip.amount)?;
+            wallet::hold_end(tx, slip.id, slip.amount)?;
             interrupted(tx, slip.turn, Some((&slip.model, slip.amount)), now)
         })
         .await
@@ -251,8 +250,9 @@ pub(super) fn route(config: ConfigId) -> String {
     format!("chat/{config}")
 }
 
-fn turn_load(tx: &mut TenantTx<'_>, ask: &TurnAsk, tenant: TenantId, histories: &Histories, history_max: usize) -> Result<OpenTurn> {
-    let (config, config_version) = configs::config_for_chat(tx, ask.config)?.ok_or_else(|| Error::not_found("config", ask.config))?;
+fn turn_load(tx: &mut TenantTx<'_>, ask: &TurnAsk, store: &TenantStore) -> Result<OpenTurn> {
+    let found = configs::config_for_chat(tx, &store.bodies, (store.tenant, ask.config))?;
+    let (config, config_version) = found.ok_or_else(|| Error::not_found("config", ask.config))?;
     let mut open = OpenTurn {
         turn: ask.turn,
         request: ask.request,
@@ -293,7 +293,7 @@ fn turn_load(tx: &mut TenantTx<'_>, ask: &TurnAsk, tenant: TenantId, histories: 
         open.template_vars = vars;
         open.open_calls = calls.unwrap_or_default();
         let after = summary.as_ref().map_or(0, |summary| summary.until_seq);
-        open.history = histories.read(tx, (tenant, ask.conversation), after, history_max)?;
+        open.history = store.histories.read(tx, (store.tenant, ask.conversation), after, store.limits.history_messages_max)?;
         open.summary = summary;
         if ask.may_be_again {
             open.last_report = last_report(tx, open.history.last().map(Arc::as_ref))?;
@@ -379,21 +379,15 @@ pub(super) fn recover(tx: &mut TenantTx<'_>, boot: BootId, now: Time) -> Result<
             rows::parsed(row, 0)
         })?;
     let holds = tx.all(
-        "SELECT id, turn_id, key_id, amount, provider, model FROM holds WHERE tenant_id = ?1 AND boot_id <> ?2",
+        "SELECT id, turn_id, amount, provider, model FROM holds WHERE tenant_id = ?1 AND boot_id <> ?2",
         &[Param::Text(&boot)],
         |row| {
-            let model = ModelRef { provider: row.text(4)?.to_owned(), model: row.text(5)?.to_owned() };
-            Ok((
-                rows::parsed::<HoldId>(row, 0)?,
-                rows::parsed::<TurnId>(row, 1)?,
-                rows::parsed::<KeyId>(row, 2)?,
-                wallet::money(row, 3)?,
-                model,
-            ))
+            let model = ModelRef { provider: row.text(3)?.to_owned(), model: row.text(4)?.to_owned() };
+            Ok((rows::parsed::<HoldId>(row, 0)?, rows::parsed::<TurnId>(row, 1)?, wallet::money(row, 2)?, model))
         },
     )?;
-    for (hold, _, key, amount, _) in &holds {
-        wallet::hold_end(tx, *hold, *key, *amount)?;
+    for (hold, _, amount, _) in &holds {
+        wallet::hold_end(tx, *hold, *amount)?;
     }
     for turn in &turns {
         let held = holds.iter().find(|(_, of, ..)| of == turn);

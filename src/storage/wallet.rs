@@ -162,33 +162,21 @@ pub(super) fn shown(purse: Purse) -> Wallet {
     Wallet { balance: purse.balance(), held: purse.held, available: purse.available(), currency: "USD" }
 }
 
-/// What a key has spent and holds.
+/// What a key has spent and what is held for its calls.
 fn key_purse(tx: &mut TenantTx<'_>, key: KeyId) -> Result<(Money, Money)> {
     let key = key.to_string();
-    let found = tx.first("SELECT spent, held FROM key_spend WHERE tenant_id = ?1 AND key_id = ?2", &[Param::Text(&key)], |row| {
-        Ok((money(row, 0)?, money(row, 1)?))
-    })?;
+    let sql = "SELECT COALESCE((SELECT spent FROM key_spend WHERE tenant_id = ?1 AND key_id = ?2), 0),
+                      COALESCE((SELECT SUM(amount) FROM holds WHERE tenant_id = ?1 AND key_id = ?2), 0)";
+    let found = tx.first(sql, &[Param::Text(&key)], |row| Ok((money(row, 0)?, money(row, 1)?)))?;
     Ok(found.unwrap_or_default())
 }
 
-/// Moves what a key has spent and holds.
-fn key_move(tx: &mut TenantTx<'_>, key: KeyId, spent: Money, held: Money) -> Result<()> {
-    let key = key.to_string();
+/// Adds a charge to what a key has spent.
+fn key_charge(tx: &mut TenantTx<'_>, key: KeyId, charge: Money) -> Result<()> {
     tx.execute(
-        "INSERT INTO key_spend (tenant_id, key_id, spent, held) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (tenant_id, key_id) DO UPDATE SET spent = key_spend.spent + excluded.spent, held = key_spend.held + excluded.held",
-        // A row that is not there yet begins at zero: only holds come first, and they are not negative.
-        &[Param::Text(&key), Param::Int(spent.nanos()), Param::Int(held.nanos())],
-    )?;
-    Ok(())
-}
-
-/// Takes an amount from what a key holds and adds a charge to what it has spent.
-fn key_settle(tx: &mut TenantTx<'_>, key: KeyId, held: Money, charge: Money) -> Result<()> {
-    let key = key.to_string();
-    tx.execute(
-        "UPDATE key_spend SET spent = spent + ?3, held = held - ?4 WHERE tenant_id = ?1 AND key_id = ?2",
-        &[Param::Text(&key), Param::Int(charge.nanos()), Param::Int(held.nanos())],
+        "INSERT INTO key_spend (tenant_id, key_id, spent) VALUES (?1, ?2, ?3)
+         ON CONFLICT (tenant_id, key_id) DO UPDATE SET spent = key_spend.spent + excluded.spent",
+        &[Param::Text(&key.to_string()), Param::Int(charge.nanos())],
     )?;
     Ok(())
 }
@@ -196,11 +184,16 @@ fn key_settle(tx: &mut TenantTx<'_>, key: KeyId, held: Money, charge: Money) -> 
 /// Bounds the call, sets the money aside and writes the hold's row.
 pub(super) fn hold_make(tx: &mut TenantTx<'_>, ask: &HoldAsk, boot: BootId, now: Time) -> Result<HoldSlip> {
     crate::failpoint::hit("before-hold");
-    let (grant, purse) = match full_take(tx, ask)? {
-        Some(taken) => taken,
-        None => fitting_take(tx, ask)?,
-    };
-    key_move(tx, ask.key, Money::ZERO, grant.amount)?;
+    let purse = purse_for(tx, ask)?;
+    let grant = grant(tx, ask, purse)?;
+    let purse = purse.hold(grant.amount).map_err(|_| Error::internal("a granted hold does not fit the wallet"))?;
+    let changed = tx.execute(
+        "UPDATE wallet SET held = held + ?2 WHERE tenant_id = ?1 AND settled + held + ?2 <= deposited",
+        &[Param::Int(grant.amount.nanos())],
+    )?;
+    if changed != 1 {
+        return Err(Error::internal("a granted hold does not fit the wallet"));
+    }
     let id = HoldId::new();
     tx.execute(
         "INSERT INTO holds (tenant_id, id, turn_id, step, key_id, provider, model, amount, boot_id, created_at)
@@ -229,25 +222,8 @@ pub(super) fn hold_make(tx: &mut TenantTx<'_>, ask: &HoldAsk, boot: BootId, now:
     })
 }
 
-/// Takes the call's full bound out of the wallet, where nothing speaks against it: one statement for nearly every call. With the wallet as it
-/// is then.
-fn full_take(tx: &mut TenantTx<'_>, ask: &HoldAsk) -> Result<Option<(Grant, Purse)>> {
-    // What a key has left of its own limit has to be looked up first.
-    let Some(grant) = wallet::grant_full(&ask.row, ask.wish).filter(|_| ask.spend_limit.is_none()) else { return Ok(None) };
-    let purse = tx.first(
-        "UPDATE wallet SET held = held + ?2
-         WHERE tenant_id = ?1 AND settled + held + ?2 <= deposited
-           AND NOT EXISTS (SELECT 1 FROM closed_models WHERE tenant_id = ?1 AND provider = ?3 AND model = ?4)
-         RETURNING deposited, settled, held",
-        &[Param::Int(grant.amount.nanos()), Param::Text(&ask.model.provider), Param::Text(&ask.model.model)],
-        |row| Ok(Purse { deposited: money(row, 0)?, settled: money(row, 1)?, held: money(row, 2)? }),
-    )?;
-    Ok(purse.map(|purse| (grant, purse)))
-}
-
-/// Takes what the money at hand allows for, or says why it allows for nothing.
-fn fitting_take(tx: &mut TenantTx<'_>, ask: &HoldAsk) -> Result<(Grant, Purse)> {
-    let purse = purse_for(tx, ask)?;
+/// The call's full bound where nothing speaks against it, else what the money at hand allows for; or why it allows for nothing.
+fn grant(tx: &mut TenantTx<'_>, ask: &HoldAsk, purse: Purse) -> Result<Grant> {
     let (mut free, mut whole) = (purse.available(), purse.balance());
     let mut key_is_the_bound = false;
     if let Some(limit) = ask.spend_limit {
@@ -257,23 +233,14 @@ fn fitting_take(tx: &mut TenantTx<'_>, ask: &HoldAsk) -> Result<(Grant, Purse)> 
         key_is_the_bound = left < whole;
         (free, whole) = (free.min(left_free), whole.min(left));
     }
-    let grant = wallet::grant(&ask.row, ask.wish, free, whole).map_err(|denied| match denied {
+    wallet::grant(&ask.row, ask.wish, free, whole).map_err(|denied| match denied {
         Denied::Insufficient { .. } if key_is_the_bound => {
             let limit = ask.spend_limit.unwrap_or_default();
             Error::KeySpendLimit { limit, spent: limit.checked_sub(whole).unwrap_or_default() }
         }
         Denied::Insufficient { required } => Error::InsufficientCredit { required, available: purse.available() },
         Denied::Reserved { required } => Error::CreditReserved { required, available: free, retry_after: Duration::from_secs(1) },
-    })?;
-    let after = purse.hold(grant.amount).map_err(|_| Error::internal("a granted hold does not fit the wallet"))?;
-    let changed = tx.execute(
-        "UPDATE wallet SET held = held + ?2 WHERE tenant_id = ?1 AND settled + held + ?2 <= deposited",
-        &[Param::Int(grant.amount.nanos())],
-    )?;
-    if changed != 1 {
-        return Err(Error::internal("a granted hold does not fit the wallet"));
-    }
-    Ok((grant, after))
+    })
 }
 
 /// The wallet, for a call of this model. A model whose vendor broke the bound is closed until its row on the rate card changes.
@@ -322,15 +289,19 @@ pub(super) fn hold_settle(
         at: now,
     };
     let entry = (!charge.is_zero()).then(entry);
-    hold_close(tx, slip.id, slip.key, slip.amount, charge, entry)
+    let after = hold_close(tx, slip.id, slip.amount, charge, entry)?;
+    if !charge.is_zero() {
+        key_charge(tx, slip.key, charge)?;
+    }
+    Ok(after)
 }
 
 /// Removes a hold's row and takes its amount out of what is held, free of charge.
-pub(super) fn hold_end(tx: &mut TenantTx<'_>, id: HoldId, key: KeyId, amount: Money) -> Result<()> {
-    hold_close(tx, id, key, amount, Money::ZERO, None).map(drop)
+pub(super) fn hold_end(tx: &mut TenantTx<'_>, id: HoldId, amount: Money) -> Result<()> {
+    hold_close(tx, id, amount, Money::ZERO, None).map(drop)
 }
 
-fn hold_close(tx: &mut TenantTx<'_>, id: HoldId, key: KeyId, amount: Money, charge: Money, entry: Option<NewEntry>) -> Result<After> {
+fn hold_close(tx: &mut TenantTx<'_>, id: HoldId, amount: Money, charge: Money, entry: Option<NewEntry>) -> Result<After> {
     let ended = tx.execute("DELETE FROM holds WHERE tenant_id = ?1 AND id = ?2", &[Param::Text(&id.to_string())])?;
     if ended != 1 {
         return Err(Error::Conflict { detail: format!("hold {id} was ended before") });
@@ -353,7 +324,6 @@ fn hold_close(tx: &mut TenantTx<'_>, id: HoldId, key: KeyId, amount: Money, char
     if changed != 1 {
         return Err(Error::internal("the wallet moved under a transaction"));
     }
-    key_settle(tx, key, amount, charge)?;
     Ok((after, added.map(|entry| (entry.seq, entry.hash))))
 }
 

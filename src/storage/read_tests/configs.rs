@@ -59,11 +59,12 @@ async fn a_configs_name_is_its_own_until_it_is_deleted() {
     assert_eq!(store.config_versions(one.id, Page::first(1, Order::Asc)).await.unwrap_err(), gone);
     config(store, "one").await;
 
-    let id = two.id;
-    let for_chat = store.read(move |tx| configs::config_for_chat(tx, id)).await.unwrap();
-    assert_eq!(for_chat, Some((two.body, 1)));
-    let id = one.id;
-    assert_eq!(store.read(move |tx| configs::config_for_chat(tx, id)).await.unwrap(), None);
+    let for_chat = async |id| {
+        let (bodies, key) = (Arc::clone(&store.bodies), (store.tenant, id));
+        store.read(move |tx| configs::config_for_chat(tx, &bodies, key)).await.unwrap()
+    };
+    assert_eq!(for_chat(two.id).await, Some((Arc::new(two.body), 1)));
+    assert_eq!(for_chat(one.id).await, None);
 }
 
 #[tokio::test]

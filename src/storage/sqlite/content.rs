@@ -77,10 +77,11 @@ fn look_over(path: &Path, key: &Key, health: &Health, busy: Duration, workshop: 
         return Err(refuse(format!("it has form {found}, this nimblesite knows form {ours}: use a newer nimblesite")));
     }
     let along = export::has_workspaces(&conn).told(health)?;
-    // Steps only add to a tenant's tables: an older file has some of ours, and nothing else.
+    // An older file has some of our tables, a few as they were then, and nothing else.
     let (has, known) = (schema(&conn).told(health)?, schema(&fresh(along).told(health)?).told(health)?);
     let unlike = || refuse("its tables are not those of a tenant's export; it was changed, and is not read".to_owned());
-    if has.iter().any(|thing| !known.contains(thing)) || (found == ours && has.len() != known.len()) {
+    let earlier = earlier(found).told(health)?;
+    if has.iter().any(|thing| !known.contains(thing) && !earlier.contains(thing)) || (found == ours && has.len() != known.len()) {
         return Err(unlike());
     }
     copy::check(path, key, health).map_err(|_| refuse("it is damaged".to_owned()))?;
@@ -126,6 +127,13 @@ fn renewed(path: &Path, key: &Key, health: &Health, busy: Duration, workshop: &P
 fn schema(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     let sql = "SELECT json_array(type, name, tbl_name, sql) FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%' ORDER BY name";
     conn.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Tables of this version that were changed since.
+fn earlier(version: i64) -> rusqlite::Result<Vec<String>> {
+    let conn = Connection::open_in_memory()?;
+    Kind::Tenant.earlier(version).try_for_each(|table| conn.execute_batch(table))?;
+    schema(&conn)
 }
 
 /// What an exported file should look like.
