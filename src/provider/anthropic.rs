@@ -7,8 +7,9 @@ use super::{
     encode::{CallIds, open_schema},
 };
 use crate::model::{FinishReason, Json, JsonObject, ModelFacts, RawAnswer, ToolCall, ToolResult, Usage};
+use serde::Deserialize;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// Anthropic puts a system prompt of its own in front of tools; the largest published is 530 tokens (docs, "Tool use pricing and tokens").
 /// Newer tokenizers make about a third more of the same text, and the table lags behind the models: twice that, rounded.
@@ -197,6 +198,10 @@ impl Reader {
     }
 
     pub(super) fn event(&mut self, _event: &str, data: &str, text: &mut String) -> Result<(), Broken> {
+        if let Some((index, part)) = text_alone(data) {
+            self.text_delta(index, &part, text);
+            return Ok(());
+        }
         let data = parse(data.as_bytes())?;
         match string(&data, "type") {
             "message_start" => self.usage_take(&data["message"]["usage"]),
@@ -262,15 +267,7 @@ impl Reader {
     fn block_delta(&mut self, index: u64, delta: &Json, text: &mut String) {
         let Some(block) = self.blocks.get_mut(&index) else { return };
         let (target, field) = match (string(delta, "type"), block) {
-            ("text_delta", Block::Text(target)) => {
-                let part = string(delta, "text");
-                let paragraph = if target.is_empty() && !self.said.is_empty() && !part.is_empty() { "\n\n" } else { "" };
-                for part in [paragraph, part] {
-                    self.said.push_str(part);
-                    text.push_str(part);
-                }
-                (target, "text")
-            }
+            ("text_delta", Block::Text(_)) => return self.text_delta(index, string(delta, "text"), text),
             ("input_json_delta", Block::ToolUse(call)) => (&mut call.arguments, "partial_json"),
             ("thinking_delta", Block::Thinking { thinking, .. }) => (thinking, "thinking"),
             ("signature_delta", Block::Thinking { signature, .. }) => (signature, "signature"),
@@ -278,6 +275,17 @@ impl Reader {
         };
         target.push_str(string(delta, field));
         self.count(string(delta, field));
+    }
+
+    fn text_delta(&mut self, index: u64, part: &str, text: &mut String) {
+        let Some(Block::Text(target)) = self.blocks.get_mut(&index) else { return };
+        let paragraph = if target.is_empty() && !self.said.is_empty() && !part.is_empty() { "\n\n" } else { "" };
+        for part in [paragraph, part] {
+            self.said.push_str(part);
+            text.push_str(part);
+        }
+        target.push_str(part);
+        self.count(part);
     }
 
     /// A signature stands for thinking that may not be shown, so it counts for the estimate as well.
@@ -324,5 +332,49 @@ impl Reader {
             usage: usage_if_told(self.usage),
             raw: json!({"role": "assistant", "content": content}),
         })
+    }
+}
+
+/// The block's number and the text of an event that brings text, as nearly all of a stream do: read without a tree of all that stands in it.
+fn text_alone(data: &str) -> Option<(u64, Cow<'_, str>)> {
+    #[derive(Deserialize)]
+    struct Event<'a> {
+        #[serde(rename = "type")]
+        kind: Cow<'a, str>,
+        index: u64,
+        #[serde(borrow)]
+        delta: Delta<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Delta<'a> {
+        #[serde(rename = "type")]
+        kind: Cow<'a, str>,
+        #[serde(borrow)]
+        text: Cow<'a, str>,
+    }
+    let Event { kind, index, delta } = serde_json::from_str(data).ok()?;
+    (kind == "content_block_delta" && delta.kind == "text_delta").then_some((index, delta.text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_text_alone_is_read_without_a_tree() {
+        let event = |kind: &str, rest: &str| format!(r#"{{"type":"{kind}",{rest},"more":[1]}}"#);
+        let text = r#""index":2,"delta":{"type":"text_delta","text":"a\u00e9\n"}"#;
+        assert_eq!(text_alone(&event("content_block_delta", text)), Some((2, "aé\n".into())));
+        for other in [
+            event("content_block_start", text),
+            event("content_block_delta", r#""index":2,"delta":{"type":"input_json_delta","text":"x","partial_json":"y"}"#),
+            event("content_block_delta", r#""index":2,"delta":{"type":"text_delta","text":null}"#),
+            event("content_block_delta", r#""index":"2","delta":{"type":"text_delta","text":"x"}"#),
+            event("content_block_delta", r#""delta":{"type":"text_delta","text":"x"}"#),
+            event("message_stop", r#""x":1"#),
+            event("content_block_delta", text) + "x",
+        ] {
+            assert_eq!(text_alone(&other), None, "{other}");
+        }
     }
 }

@@ -13,6 +13,7 @@
 use super::{Encoded, Prompt, PromptMessage, Wire};
 use crate::model::{Json, JsonObject, Tokenizer};
 use bytes::Bytes;
+use serde::Serialize;
 
 /// What any request may cost beyond its own bytes: begin and end marks, the lead-in of the answer, and the short preamble (date, knowledge cut-off,
 /// output format) that some vendors put in front.
@@ -29,16 +30,28 @@ const BLANKS_MAX: usize = 1_024;
 /// The encoded request with its bound by bytes.
 pub(super) fn bound(wire: Wire, path: &'static str, body: JsonObject, prompt: &Prompt, tools_overhead_tokens: u64) -> Encoded {
     let body = Json::Object(body);
-    let escapes: u64 = texts(&body).into_iter().map(escape_bytes).sum();
     let cache_writes = wire != Wire::Anthropic || names_cache(&body);
-    let body = Bytes::from(body.to_string());
+    let encoded = bound_written(wire, path, &body, texts(&body).into_iter(), prompt);
+    let tools = if prompt.tools.is_empty() { 0 } else { tools_overhead_tokens };
+    Encoded { input_tokens_max: encoded.input_tokens_max + tools, cache_writes, ..encoded }
+}
+
+/// The same of a body that is no tree, whose texts are these: what the model reads as it is. Its wire may write to a cache without being asked.
+pub(super) fn bound_written<'a>(
+    wire: Wire,
+    path: &'static str,
+    body: &impl Serialize,
+    texts: impl Iterator<Item = &'a str>,
+    prompt: &Prompt,
+) -> Encoded {
+    let escapes: u64 = texts.map(escape_bytes).sum();
+    // Texts and trees of JSON can always be written.
+    let body = Bytes::from(serde_json::to_vec(body).unwrap_or_default());
     let (messages, tools) = (prompt.messages.len() as u64 + 1, prompt.tools.len() as u64);
     let results: u64 = prompt.messages.iter().map(PromptMessage::parts).sum();
-    let overhead = REQUEST_OVERHEAD_TOKENS
-        + MESSAGE_OVERHEAD_TOKENS * (messages + results)
-        + if tools == 0 { 0 } else { tools_overhead_tokens + TOOL_OVERHEAD_TOKENS * tools };
-    let input_tokens_max = body.len() as u64 - escapes + overhead;
-    Encoded { wire, path, body, input_tokens_max, cache_writes }
+    let overhead = REQUEST_OVERHEAD_TOKENS + MESSAGE_OVERHEAD_TOKENS * (messages + results) + TOOL_OVERHEAD_TOKENS * tools;
+    let input_tokens_max = (body.len() as u64).saturating_sub(escapes) + overhead;
+    Encoded { wire, path, body, input_tokens_max, cache_writes: true }
 }
 
 /// The bound of a request by its vendor's tokenizer, never above the one by bytes. Reads all of the request: about 40 ms for a megabyte of prose,

@@ -108,7 +108,7 @@ impl Decoder {
             && !reader.is_over()
         {
             // Text of a line without its line feed is in the answer, though no piece told it: such a line is the last, which brings none.
-            reader.line(&parse(&line)?, &mut String::new())?;
+            reader.line(&line, &mut String::new())?;
         }
         let answer = match self.reader {
             Reader::Anthropic(reader) => reader.finish(),
@@ -141,7 +141,7 @@ impl Decoder {
         }
         for line in lines {
             match &mut self.reader {
-                Reader::Ollama(reader) if !reader.is_over() => reader.line(&parse(&line)?, text)?,
+                Reader::Ollama(reader) if !reader.is_over() => reader.line(&line, text)?,
                 _ => {}
             }
         }

@@ -4,12 +4,14 @@
 use super::{
     Answer, Broken, Encoded, Progress, Prompt, PromptMessage, Wire,
     bound::bound,
-    decode::{HeardCall, calls_close, finish_with, number, reported, string},
+    decode::{HeardCall, calls_close, finish_with, number, parse, reported, string},
     encode::result_text,
     openai::tool,
 };
 use crate::model::{FinishReason, Json, JsonObject, RawAnswer, ToolCall, ToolResult, Usage};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
+use std::borrow::Cow;
 
 /// Parameters that stand beside `options` and not in it.
 const TOP_LEVEL: [&str; 2] = ["format", "think"];
@@ -132,7 +134,14 @@ impl Reader {
         Progress { output_bytes: self.output_bytes, usage: self.usage }
     }
 
-    pub(super) fn line(&mut self, line: &Json, text: &mut String) -> Result<(), Broken> {
+    pub(super) fn line(&mut self, line: &[u8], text: &mut String) -> Result<(), Broken> {
+        if let Some(part) = text_alone(line) {
+            self.text.push_str(&part);
+            text.push_str(&part);
+            self.count(part.len());
+            return Ok(());
+        }
+        let line = &parse(line)?;
         if let Some(error) = line.get("error").filter(|error| !error.is_null()) {
             return Err(reported(error));
         }
@@ -187,5 +196,51 @@ impl Reader {
             calls,
             usage: self.usage,
         })
+    }
+}
+
+/// The text of a line that brings text and nothing else that matters, as nearly all of a stream do: read without a tree of all that stands in it.
+fn text_alone(line: &[u8]) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Line<'a> {
+        #[serde(borrow)]
+        message: Message<'a>,
+        done: Option<bool>,
+        error: Option<IgnoredAny>,
+    }
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        content: Cow<'a, str>,
+        thinking: Option<IgnoredAny>,
+        tool_calls: Option<IgnoredAny>,
+    }
+    let Line { message, done, error } = serde_json::from_slice(line).ok()?;
+    let alone = done != Some(true) && error.is_none() && message.thinking.is_none() && message.tool_calls.is_none();
+    alone.then_some(message.content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_text_alone_is_read_without_a_tree() {
+        let line = |message: &str, more: &str| format!(r#"{{"model":"x","message":{{{message}}}{more}}}"#);
+        let text = r#""role":"assistant","content":"a\u00e9""#;
+        for more in [r#","done":false"#, "", r#","done":null,"error":null"#] {
+            assert_eq!(text_alone(line(text, more).as_bytes()).as_deref(), Some("aé"), "{more}");
+        }
+        for other in [
+            line(text, r#","done":true"#),
+            line(text, r#","done":"no""#),
+            line(text, r#","error":"no""#),
+            line(r#""content":"x","thinking":"""#, ""),
+            line(r#""content":"x","tool_calls":[]"#, ""),
+            line(r#""content":null"#, ""),
+            line(text, "") + "x",
+        ] {
+            assert_eq!(text_alone(other.as_bytes()), None, "{other}");
+        }
     }
 }

@@ -1,172 +1,19 @@
-//! OpenAI's Chat Completions and what is compatible with it: the request and the chunk stream. Pure.
+//! The chunk stream of OpenAI's Chat Completions.
 
-use super::{
-    Answer, Broken, Encoded, Progress, Prompt, PromptMessage, Wire,
-    bound::bound,
-    decode::{HeardCall, calls_close, finish_with, number, parse, reported, string},
-    encode::{CallIds, open_schema, result_text},
-};
 use crate::{
-    config::ProviderConfig,
-    model::{FinishReason, Json, JsonObject, RawAnswer, ToolCall, ToolSpec, Usage},
+    model::{FinishReason, Json, JsonObject, ToolCall, Usage},
+    provider::{
+        Answer, Broken, Progress,
+        decode::{HeardCall, calls_close, finish_with, number, parse, reported, string},
+    },
 };
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 use std::borrow::Cow;
 
-/// What differs between the vendors that speak this wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
-    /// OpenAI itself: takes `max_completion_tokens` for all its models.
-    OpenAi,
-    /// DeepSeek and Moonshot: want the reasoning of a turn that called tools back, in a field that must not be missing.
-    ReasoningBack,
-    /// Any other server: knows `max_tokens`, and no reasoning in a request.
-    Other,
-}
-
-impl Dialect {
-    /// By the provider's built-in name, else by its host.
-    pub(super) fn of(provider: &ProviderConfig) -> Self {
-        let rest = provider.base_url.split_once("://").map_or(provider.base_url.as_str(), |(_, rest)| rest);
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let host = authority.rsplit('@').next().unwrap_or_default().split(':').next().unwrap_or_default();
-        let is = |domain: &str| host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
-        match provider.name.as_str() {
-            "openai" => Self::OpenAi,
-            "deepseek" | "moonshotai" => Self::ReasoningBack,
-            _ if is("openai.com") || is("openai.azure.com") => Self::OpenAi,
-            _ if is("deepseek.com") || is("moonshot.ai") || is("moonshot.cn") => Self::ReasoningBack,
-            _ => Self::Other,
-        }
-    }
-}
-
-/// The request for this prompt.
-pub(super) fn encode(dialect: Dialect, prompt: &Prompt) -> Encoded {
-    let mut body = params(dialect, prompt);
-    body.insert("model".into(), prompt.model.model.clone().into());
-    let limit = if dialect == Dialect::OpenAi || prompt.facts.reasoning { "max_completion_tokens" } else { "max_tokens" };
-    body.insert(limit.into(), prompt.max_tokens.into());
-    body.insert("stream".into(), true.into());
-    body.insert("stream_options".into(), json!({"include_usage": true}));
-    if !prompt.tools.is_empty() {
-        body.insert("tools".into(), prompt.tools.iter().map(tool).collect());
-    }
-    body.insert("messages".into(), Json::Array(messages(dialect, prompt)));
-    bound(Wire::OpenAi, "/chat/completions", body, prompt, 0)
-}
-
-/// A tool in the shape that OpenAI and Ollama share.
-pub(super) fn tool(spec: &ToolSpec) -> Json {
-    let mut function = JsonObject::new();
-    function.insert("name".into(), spec.name.clone().into());
-    if let Some(description) = &spec.description {
-        function.insert("description".into(), description.clone().into());
-    }
-    function.insert("parameters".into(), open_schema(spec));
-    json!({"type": "function", "function": function})
-}
-
-/// The config's parameters without those that this model or this request would be refused for.
-fn params(dialect: Dialect, prompt: &Prompt) -> JsonObject {
-    let mut params = prompt.params.clone();
-    if dialect == Dialect::OpenAi {
-        for name in ["top_k", "min_p", "repetition_penalty"] {
-            params.shift_remove(name);
-        }
-    }
-    if prompt.tools.is_empty() {
-        params.shift_remove("tool_choice");
-        params.shift_remove("parallel_tool_calls");
-    } else if prompt.facts.tools_effort_none {
-        params.insert("reasoning_effort".into(), "none".into());
-    }
-    let reasons = prompt.facts.reasoning && params.get("reasoning_effort").and_then(Json::as_str) != Some("none");
-    if reasons || prompt.facts.sampling_refused {
-        for name in ["temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias"] {
-            params.shift_remove(name);
-        }
-    }
-    if reasons {
-        params.shift_remove("stop");
-    }
-    params
-}
-
-fn messages(dialect: Dialect, prompt: &Prompt) -> Vec<Json> {
-    let mut messages = Vec::with_capacity(prompt.messages.len() + 1);
-    if !prompt.system.trim().is_empty() {
-        messages.push(json!({"role": "system", "content": prompt.system}));
-    }
-    // OpenAI takes ids of 40 characters; Kimi K2 wants its own, with dots and colons and again in later turns, back as they were.
-    let accepts: fn(&str) -> bool = if dialect == Dialect::OpenAi { |id| (1..=40).contains(&id.len()) } else { |id| !id.is_empty() };
-    let mut ids = CallIds::new(accepts);
-    for message in &prompt.messages {
-        match message {
-            PromptMessage::User { text } => messages.push(json!({"role": "user", "content": text})),
-            PromptMessage::Tool { results } => {
-                messages.extend(
-                    results.iter().map(
-                        |result| json!({"role": "tool", "tool_call_id": ids.get(&result.tool_call_id), "content": result_text(result)}),
-                    ),
-                );
-            }
-            PromptMessage::Assistant { text, calls, raw, .. } => {
-                let same = raw.as_ref().filter(|raw| raw.model == prompt.model);
-                let reasoning = same.and_then(|raw| raw.json.get("reasoning_content")).cloned();
-                let replayed = match same.and_then(|raw| replay(raw, calls)) {
-                    Some(message) if dialect == Dialect::ReasoningBack => {
-                        ids.turn_as_it_was(calls);
-                        Some(message)
-                    }
-                    message => {
-                        let unchanged = ids.turn(calls);
-                        message.filter(|_| unchanged)
-                    }
-                };
-                let mut message = match replayed {
-                    Some(message) => message,
-                    None if text.as_ref().is_none_or(String::is_empty) && calls.is_empty() => continue,
-                    None => assistant(text.as_deref(), calls, &ids),
-                };
-                if dialect == Dialect::ReasoningBack && !calls.is_empty() {
-                    message.insert("reasoning_content".into(), reasoning.unwrap_or_else(|| "".into()));
-                }
-                messages.push(Json::Object(message));
-            }
-        }
-    }
-    messages
-}
-
-fn assistant(text: Option<&str>, calls: &[ToolCall], ids: &CallIds) -> JsonObject {
-    let mut message = JsonObject::new();
-    message.insert("role".into(), "assistant".into());
-    message.insert("content".into(), text.map_or(Json::Null, Json::from));
-    if !calls.is_empty() {
-        let calls = calls.iter().map(|call| {
-            let arguments = Json::from(call.arguments.clone()).to_string();
-            json!({"id": ids.get(&call.id), "type": "function", "function": {"name": call.name, "arguments": arguments}})
-        });
-        message.insert("tool_calls".into(), calls.collect());
-    }
-    message
-}
-
-/// The vendor's own message, whose arguments are spelled as the model spelled them, if it says what we stored.
-fn replay(raw: &RawAnswer, calls: &[ToolCall]) -> Option<JsonObject> {
-    let mut message = raw.json.as_object()?.clone();
-    message.shift_remove("reasoning_content");
-    let spoken = message.get("content").is_some_and(|content| content.as_str().is_some_and(|text| !text.is_empty()));
-    let told = message.get("tool_calls").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
-    let same = told.iter().map(|call| string(call, "id")).eq(calls.iter().map(|call| call.id.as_str()));
-    (same && (spoken || !calls.is_empty())).then_some(message)
-}
-
 /// Reads the chunk stream of one answer.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(in crate::provider) struct Reader {
     call_ids: String,
     text: String,
     refused: bool,
@@ -180,7 +27,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(call_ids: String) -> Self {
+    pub(in crate::provider) fn new(call_ids: String) -> Self {
         Self {
             call_ids,
             text: String::new(),
@@ -195,19 +42,19 @@ impl Reader {
         }
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::provider) fn is_over(&self) -> bool {
         self.done
     }
 
-    pub(super) fn kept_bytes(&self) -> u64 {
+    pub(in crate::provider) fn kept_bytes(&self) -> u64 {
         self.kept_bytes
     }
 
-    pub(super) fn progress(&self) -> Progress {
+    pub(in crate::provider) fn progress(&self) -> Progress {
         Progress { output_bytes: self.output_bytes, usage: self.usage }
     }
 
-    pub(super) fn event(&mut self, event: &str, data: &str, text: &mut String) -> Result<(), Broken> {
+    pub(in crate::provider) fn event(&mut self, event: &str, data: &str, text: &mut String) -> Result<(), Broken> {
         if data.trim() == "[DONE]" {
             self.done = true;
             return Ok(());
@@ -298,7 +145,7 @@ impl Reader {
         self.kept_bytes += part.len() as u64;
     }
 
-    pub(super) fn finish(self) -> Result<Answer, Broken> {
+    pub(in crate::provider) fn finish(self) -> Result<Answer, Broken> {
         let finish = match self.finish_reason.as_deref() {
             None => return Err(Broken::Truncated),
             Some(reason @ ("insufficient_system_resource" | "error")) => return Err(Broken::Reported(reason.to_owned())),
