@@ -244,14 +244,21 @@ CREATE TABLE messages (
 ) STRICT;
 CREATE UNIQUE INDEX messages_by_id ON messages (tenant_id, id);
 
--- Full-text search over what was said; kept in step by triggers. Nothing ranks what it finds, so it keeps no row of sizes for each message.
+-- Full-text search over what was said. Nothing ranks what it finds, so it keeps no row of sizes for each message.
 CREATE VIRTUAL TABLE messages_fts USING fts5 (content, content = 'messages', content_rowid = 'rowid', columnsize = 0);
 INSERT INTO messages_fts (messages_fts, rank) VALUES ('secure-delete', 1); -- what is deleted leaves no word in the index
-CREATE TRIGGER messages_fts_insert AFTER INSERT ON messages WHEN new.content IS NOT NULL BEGIN
-    INSERT INTO messages_fts (rowid, content) VALUES (new.rowid, new.content);
-END;
-CREATE TRIGGER messages_fts_delete AFTER DELETE ON messages WHEN old.content IS NOT NULL BEGIN
-    INSERT INTO messages_fts (messages_fts, rowid, content) VALUES ('delete', old.rowid, old.content);
+
+-- Up to which row of `messages` the index knows them. Many are added together, some turns later or when someone searches.
+CREATE TABLE messages_searchable (
+    tenant_id TEXT PRIMARY KEY REFERENCES tenant (id),
+    up_to     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER messages_fts_delete AFTER DELETE ON messages BEGIN
+    INSERT INTO messages_fts (messages_fts, rowid, content) SELECT 'delete', old.rowid, old.content
+        WHERE old.content IS NOT NULL AND old.rowid <= (SELECT up_to FROM messages_searchable WHERE tenant_id = old.tenant_id);
+    -- The number of a last row that went is given out again.
+    UPDATE messages_searchable SET up_to = (SELECT coalesce(max(rowid), 0) FROM messages)
+        WHERE tenant_id = old.tenant_id AND up_to > (SELECT coalesce(max(rowid), 0) FROM messages);
 END;
 
 -- One request's work on a conversation. At most one runs on a conversation at a time.

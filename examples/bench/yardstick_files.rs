@@ -12,6 +12,12 @@ pub fn fill(data: &Path, tenants: usize) -> Result<Connection, Box<dyn Error + S
         let (_, schema) = include_str!("../../schema.sql").split_once("= tenant\n").ok_or("the schema has no second part")?;
         let conn = connect(&template)?;
         conn.execute_batch(schema)?;
+        // The plain way to keep a search index: message by message.
+        conn.execute_batch(
+            "CREATE TRIGGER messages_fts_insert AFTER INSERT ON messages WHEN new.content IS NOT NULL BEGIN
+                 INSERT INTO messages_fts (rowid, content) VALUES (new.rowid, new.content);
+             END",
+        )?;
         conn.execute_batch(
             "INSERT INTO tenant (id, name, created_at) VALUES ('t', 'T', 0);
              INSERT INTO wallet VALUES ('t', 1000000000000000, 0, 0, 0, '');

@@ -392,6 +392,12 @@ fn a_search_finds_conversations_by_their_words_and_takes_no_syntax() {
     .unwrap();
     let find = |typed: &str| {
         let Some(search) = bench.engine.search(typed) else { return Vec::new() };
+        let fill = bench.engine.search_fill();
+        let own = tenant.to_string();
+        write(&*bench.engine, Place::Tenant(tenant), move |tx| {
+            fill.iter().try_for_each(|sql| tx.execute(sql, &[Param::Text(&own)]).map(drop))
+        })
+        .unwrap();
         let mut found = Vec::new();
         let sql = format!(
             "SELECT id FROM conversations WHERE tenant_id = ?1 AND {} ORDER BY id",

@@ -48,6 +48,9 @@ impl TenantStore {
     /// A page of conversations, by id.
     pub async fn conversation_list(&self, filter: ConversationFilter, page: Page) -> Result<List<Conversation>> {
         let (condition, search) = (self.search_condition(), filter.q.as_deref().map(|typed| self.search(typed)));
+        if let Some(Some(_)) = search {
+            self.search_fill().await;
+        }
         self.read(move |tx| {
             let mut select = Select::new(CONVERSATION);
             match &search {

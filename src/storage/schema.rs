@@ -105,19 +105,53 @@ CREATE TRIGGER audit_append_only_delete BEFORE DELETE ON audit BEGIN SELECT RAIS
     EGRESS,
     // What is held for a key follows from `holds`.
     "ALTER TABLE key_spend DROP COLUMN held;",
+    SEARCHABLE,
 ];
 
-/// Tables as they stand in a tenant's older files, up to this version, whose step changed them. All other steps add tables.
-const TENANT_EARLIER: &[(i64, &str)] = &[(
-    4,
-    "CREATE TABLE key_spend (
+/// What stands otherwise in a tenant's older files, up to this version, whose step changed it: how it comes about from the newest form. All
+/// other steps add.
+const TENANT_EARLIER: &[(i64, &str)] = &[
+    (
+        4,
+        "DROP TABLE key_spend;
+CREATE TABLE key_spend (
     tenant_id TEXT NOT NULL REFERENCES tenant (id),
     key_id    TEXT NOT NULL,
     spent     INTEGER NOT NULL CHECK (spent >= 0),
     held      INTEGER NOT NULL CHECK (held >= 0),
     PRIMARY KEY (tenant_id, key_id)
-) STRICT, WITHOUT ROWID",
-)];
+) STRICT, WITHOUT ROWID;",
+    ),
+    (
+        5,
+        "DROP TRIGGER messages_fts_delete;
+CREATE TRIGGER messages_fts_insert AFTER INSERT ON messages WHEN new.content IS NOT NULL BEGIN
+    INSERT INTO messages_fts (rowid, content) VALUES (new.rowid, new.content);
+END;
+CREATE TRIGGER messages_fts_delete AFTER DELETE ON messages WHEN old.content IS NOT NULL BEGIN
+    INSERT INTO messages_fts (messages_fts, rowid, content) VALUES ('delete', old.rowid, old.content);
+END;",
+    ),
+];
+
+/// The search index, which learns of messages later than they are stored.
+const SEARCHABLE: &str = "
+-- Up to which row of `messages` the index knows them. Many are added together, some turns later or when someone searches.
+CREATE TABLE messages_searchable (
+    tenant_id TEXT PRIMARY KEY REFERENCES tenant (id),
+    up_to     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO messages_searchable SELECT id, (SELECT coalesce(max(rowid), 0) FROM messages) FROM tenant;
+DROP TRIGGER messages_fts_insert;
+DROP TRIGGER messages_fts_delete;
+CREATE TRIGGER messages_fts_delete AFTER DELETE ON messages BEGIN
+    INSERT INTO messages_fts (messages_fts, rowid, content) SELECT 'delete', old.rowid, old.content
+        WHERE old.content IS NOT NULL AND old.rowid <= (SELECT up_to FROM messages_searchable WHERE tenant_id = old.tenant_id);
+    -- The number of a last row that went is given out again.
+    UPDATE messages_searchable SET up_to = (SELECT coalesce(max(rowid), 0) FROM messages)
+        WHERE tenant_id = old.tenant_id AND up_to > (SELECT coalesce(max(rowid), 0) FROM messages);
+END;
+";
 
 /// What tools asked for over the network.
 const EGRESS: &str = "
@@ -209,10 +243,10 @@ impl Kind {
         }
     }
 
-    /// Tables that a file of this version has in another form than the newest.
+    /// What makes, of the newest form, that in which a file of this version differs.
     pub(super) fn earlier(self, version: i64) -> impl Iterator<Item = &'static str> {
         let all = if self == Self::Tenant { TENANT_EARLIER } else { &[] };
-        all.iter().filter(move |(until, _)| version <= *until).map(|(_, table)| *table)
+        all.iter().filter(move |(until, _)| version <= *until).map(|(_, change)| *change)
     }
 
     /// The newest version, which this binary writes.

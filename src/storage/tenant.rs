@@ -65,6 +65,15 @@ impl TenantStore {
         self.engine.search(typed)
     }
 
+    /// Has what was said a moment ago found as well. Where nothing can be written, a search finds what it can.
+    pub(super) async fn search_fill(&self) {
+        let statements = self.engine.search_fill();
+        let filled = self.write(move |tx| statements.iter().try_for_each(|sql| tx.execute(sql, &[]).map(drop))).await;
+        if let Err(error) = filled {
+            tracing::warn!(tenant = %self.tenant, %error, "a search may miss the newest messages");
+        }
+    }
+
     /// [`Error::TenantFull`] when the tenant's size limit is reached. Ask before a turn begins: a turn that runs is let finish, on a reserve.
     pub async fn room_check(&self) -> Result<()> {
         let Some(bytes_max) = self.bytes_max else { return Ok(()) };

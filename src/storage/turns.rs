@@ -322,7 +322,9 @@ fn turn_write(tx: &mut TenantTx<'_>, ask: &TurnAsk, open: &OpenTurn, boot: BootI
                 Param::Int(now.ms()),
             ],
         )?;
-        conversations::metadata_write(tx, open.conversation, &ask.metadata)?;
+        if !ask.metadata.is_empty() {
+            conversations::metadata_write(tx, open.conversation, &ask.metadata)?;
+        }
     }
     tx.execute(
         "INSERT INTO turns (tenant_id, id, conversation_id, config_id, user_id, key_id, request_id, boot_id, state, created_at)

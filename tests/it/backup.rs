@@ -264,9 +264,14 @@ fn make_older(file: &Path) {
     for table in tables(&db).iter().filter(|table| !kept.contains(table) && *table != "export_manifest") {
         db.execute_batch(&format!("DROP TABLE {table}; DELETE FROM export_manifest WHERE name = 'rows_{table}'")).unwrap();
     }
-    let made: String = first.query_row("SELECT sql FROM sqlite_schema WHERE name = 'key_spend'", [], |row| row.get(0)).unwrap();
+    let made =
+        |name: &str| first.query_row("SELECT sql FROM sqlite_schema WHERE name = ?1", [name], |row| row.get::<_, String>(0)).unwrap();
     db.execute_batch(&format!(
-        "CREATE TEMP TABLE kept AS SELECT *, 0 FROM key_spend; DROP TABLE key_spend; {made}; INSERT INTO key_spend SELECT * FROM kept"
+        "CREATE TEMP TABLE kept AS SELECT *, 0 FROM key_spend; DROP TABLE key_spend; {}; INSERT INTO key_spend SELECT * FROM kept;
+         DROP TRIGGER messages_fts_delete; {}; {}",
+        made("key_spend"),
+        made("messages_fts_delete"),
+        made("messages_fts_insert")
     ))
     .unwrap();
     let mut hash = blake3::Hasher::new();

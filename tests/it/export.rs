@@ -16,7 +16,7 @@ fn check(path: &Path, tenant: &str) -> Connection {
     let db = Connection::open(path).unwrap();
     assert_eq!(db.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap(), "ok");
     db.execute("INSERT INTO messages_fts (messages_fts, rank) VALUES ('integrity-check', 1)", []).unwrap();
-    assert_eq!((value(&db, "tenant_id").as_str(), value(&db, "schema_version").as_str()), (tenant, "5"));
+    assert_eq!((value(&db, "tenant_id").as_str(), value(&db, "schema_version").as_str()), (tenant, "6"));
     for table in ["messages", "ledger", "logs", "configs"] {
         let sql = format!("SELECT COUNT(*), COUNT(*) FILTER (WHERE tenant_id <> ?1) FROM {table}");
         let (rows, foreign): (i64, i64) = db.query_row(&sql, [tenant], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();

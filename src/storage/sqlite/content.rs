@@ -8,7 +8,7 @@ use super::{
     connection::{self, Refusal, Use},
     copy, directory,
     errors::{Health, Told},
-    export,
+    export, search,
 };
 use crate::{
     error::{Error, Result},
@@ -129,10 +129,10 @@ fn schema(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     conn.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
 }
 
-/// Tables of this version that were changed since.
+/// What an exported file of this version looks like where it differs.
 fn earlier(version: i64) -> rusqlite::Result<Vec<String>> {
-    let conn = Connection::open_in_memory()?;
-    Kind::Tenant.earlier(version).try_for_each(|table| conn.execute_batch(table))?;
+    let conn = fresh(false)?;
+    Kind::Tenant.earlier(version).try_for_each(|change| conn.execute_batch(change))?;
     schema(&conn)
 }
 
@@ -186,6 +186,7 @@ pub(super) fn restore(
         };
         rows_copy(source, &transaction, health, table, "INSERT OR IGNORE", tenant, &ended)?;
     }
+    search::fill(&transaction, tenant).told(health)?;
     transaction.commit().told(health)
 }
 
@@ -198,7 +199,8 @@ pub(super) fn import(source: &Source, target: &Connection, tenant: TenantId, hea
         Value::Text(text) if name == "body" => *text = without_pin(text),
         _ => {}
     };
-    CONTENT.iter().try_for_each(|table| rows_copy(source, target, health, table, "INSERT", tenant, &free))
+    CONTENT.iter().try_for_each(|table| rows_copy(source, target, health, table, "INSERT", tenant, &free))?;
+    search::fill(target, tenant).told(health)
 }
 
 /// Puts the archives of workspaces that came along into a folder, each under its config's id, whole or not at all. Whoever next starts the

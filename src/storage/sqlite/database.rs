@@ -5,6 +5,7 @@ use super::{
     connection::{self, Use},
     errors::{Health, Told},
     page_cache::{PageCache, Shared},
+    search,
     tx::SqliteTx,
 };
 use crate::{
@@ -21,7 +22,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -57,6 +58,8 @@ pub(super) struct Database {
     /// What the file may grow to; the writer is told at its next write.
     bytes_max: Mutex<Option<u64>>,
     page_cache: Shared,
+    /// Writes since messages were last put into the search index.
+    unsearched: AtomicUsize,
     /// A commit failed: what it wrote may lie unfinished in the log, where a crash could bring it back.
     log_is_doubtful: AtomicBool,
 }
@@ -89,6 +92,7 @@ impl Database {
             met: Mutex::new(Instant::now()),
             bytes_max: Mutex::new(settings.bytes_max),
             page_cache: settings.page_cache.join(),
+            unsearched: AtomicUsize::new(0),
             log_is_doubtful: AtomicBool::new(false),
         }
     }
@@ -132,6 +136,15 @@ impl Database {
             *known = bytes_max;
             self.health.cap(bytes_max.is_some());
         }
+    }
+
+    /// Counts writes that are about to be made; whether the search index should learn of what they and those before brought.
+    pub(super) fn is_search_due(&self, writes: usize) -> bool {
+        let is_due = self.unsearched.fetch_add(writes, Ordering::Relaxed) + writes >= search::WRITES;
+        if is_due {
+            self.unsearched.store(0, Ordering::Relaxed);
+        }
+        is_due
     }
 
     /// Brings everything into the file and cuts its log to nothing, unless someone reads from the log.

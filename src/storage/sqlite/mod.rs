@@ -361,6 +361,10 @@ impl Engine for Sqlite {
         search::query(typed)
     }
 
+    fn search_fill(&self) -> &'static [&'static str] {
+        search::FILL
+    }
+
     fn head_note(&self, tenant: TenantId, head: Head) {
         self.heads.head_note(tenant, head);
     }

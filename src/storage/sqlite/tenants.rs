@@ -6,6 +6,7 @@
 use super::{
     database::Database,
     queue::{Queue, turned_away},
+    search::Fill,
 };
 use crate::{
     error::{Error, Result},
@@ -265,9 +266,14 @@ impl Tenants {
         let queue = self.cache.lock().entries.get(&tenant).map(|entry| Arc::clone(&entry.queue));
         let Some(queue) = queue else { return Turnout::Queued };
         let drainer = queue.drainer();
-        if let Some(jobs) = queue.take() {
+        if let Some(mut jobs) = queue.take() {
             match self.acquire(tenant) {
-                Ok(in_use) => in_use.database.write(jobs),
+                Ok(in_use) => {
+                    if in_use.database.is_search_due(jobs.len()) {
+                        jobs.push(Box::new(Fill(tenant)));
+                    }
+                    in_use.database.write(jobs);
+                }
                 Err(error) => super::batch::refuse(jobs, &error),
             }
         }
