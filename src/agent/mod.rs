@@ -165,13 +165,13 @@ impl Agent {
 
     /// A task of its own from the first write on: a client that goes away must not leave a turn open that nobody drives.
     ///
-    /// No async function: the turn's future would lie in the caller's too, for as long as it waits. And driving it is boxed, so that the future
-    /// is no larger while it begins than it has to be: tokio copies it.
+    /// No async function: the turn's future would lie in the caller's too, for as long as it waits. And its two parts are boxed: what it took to
+    /// begin is given back while it is driven, and tokio copies less.
     fn turn_spawn(&self, chat: Chat) -> oneshot::Receiver<Result<Reading>> {
         let agent = self.clone();
         let (told, begun) = oneshot::channel();
         tokio::spawn(async move {
-            match agent.begin(chat).await {
+            match Box::pin(agent.begin(chat)).await {
                 Ok((reading, running)) => {
                     drop(told.send(Ok(reading)));
                     if let Some((drive, first, guards)) = running {

@@ -164,7 +164,7 @@ limits! {
     /// Tenants whose files are open at once; 0 takes what the descriptor limit allows.
     tenants_open_max: count = 0;
     /// Bytes of tenants' files that are kept in memory, shared out among those that are open; each keeps 64 to 512 KiB a connection.
-    page_cache_bytes_max: count = 64 * 1024 * 1024;
+    page_cache_bytes_max: count = 32 * 1024 * 1024;
     /// Bytes of configs that are kept in memory, ready for their next turn; 0 keeps none.
     config_cache_bytes_max: count = 4 * 1024 * 1024;
     /// Bytes of long conversations' messages that are kept in memory, ready for their next turn; 0 keeps none.

@@ -48,12 +48,12 @@ pub(super) async fn connection(
     let _open = door.app.metrics.connection_opened();
     // Small answers and events should not wait for more; on a broken socket the first read will tell.
     stream.set_nodelay(true).ok();
-    // Boxed, so that a connection without TLS has no room for one with it.
+    // Boxed, so that a connection without TLS has no room for one with it, nor one that is served for its handshake.
     match certificate {
         None => Box::pin(http(door, stream, peer, watcher)).await,
         Some(certificate) => {
             let time = door.app.config.limits.header_timeout_ms;
-            match timeout(time, certificate.acceptor().accept(stream)).await {
+            match Box::pin(timeout(time, certificate.acceptor().accept(stream))).await {
                 Ok(Ok(stream)) => Box::pin(http(door, stream, peer, watcher)).await,
                 Ok(Err(error)) => {
                     tracing::debug!(%peer, %error, "no TLS handshake");
@@ -80,7 +80,8 @@ async fn http(door: Arc<Door>, io: impl AsyncRead + AsyncWrite + Unpin + Send + 
         service_fn(move |request| {
             begun.store(true, Ordering::Relaxed);
             let door = Arc::clone(&door);
-            async move { Ok::<_, Infallible>(door.answer(peer, request).await) }
+            // hyper keeps the room for it as long as the connection lives, a stream's whole life and idle times included.
+            Box::pin(async move { Ok::<_, Infallible>(door.answer(peer, request).await) })
         })
     };
     let serving = watcher.watch(builder.serve_connection(TokioIo::new(io), service).into_owned());

@@ -92,7 +92,7 @@ mod tests {
             let sql = "INSERT INTO messages (tenant_id, conversation_id, seq, id, turn_id, role, content, created_at)
                        VALUES (?1, ?2, ?3, ?3, 't', 'user', ?4, 1)";
             // Some have no text of their own.
-            let text = (number % 5 != 0).then(|| format!("word{number} all"));
+            let text = (!number.is_multiple_of(5)).then(|| format!("word{number} all"));
             self.conn.execute(sql, params![self.tenant.to_string(), conversation.to_string(), number, text]).unwrap();
         }
 
