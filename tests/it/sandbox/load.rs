@@ -2,10 +2,9 @@
 
 use super::{
     as_both,
-    cage::{As, Cage, MIB, Sandbox},
+    cage::{Cage, MIB},
 };
 use crate::harness::full;
-use nimblesite::sandbox::StopReason;
 use serde_json::json;
 use std::{
     fs,
@@ -13,7 +12,7 @@ use std::{
 };
 
 /// The median, and what 99 of 100 stay below.
-fn middle_and_end(mut times: Vec<Duration>) -> (Duration, Duration) {
+pub fn middle_and_end(mut times: Vec<Duration>) -> (Duration, Duration) {
     times.sort_unstable();
     (times[times.len() / 2], times[times.len() * 99 / 100])
 }
@@ -104,76 +103,4 @@ async fn many_at_once_all_stand_and_none_is_in_another_s_way() {
         }
     })
     .await;
-}
-
-/// What fork bombs, memory hogs, floods and disk fillers of one do to another: each alone, and all at once. The quiet one is called without a
-/// pause, as the aim is measured, and now and then, as agents call.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_noisy_sandbox_does_not_slow_a_quiet_one_much() {
-    let Some(cage) = Cage::new("load::a_noisy_sandbox_does_not_slow_a_quiet_one_much", As::Root).await else { return };
-    let mut quiet = cage.boot("quiet").await;
-    p99s(&mut quiet).await;
-    let alone = p99s(&mut quiet).await;
-    println!("p99 of a call alone: {:?} without a pause, {:?} now and then", alone[0], alone[1]);
-    let noise = [
-        ("spinning threads", "import os\nfor _ in range(8): os.fork() or exec('while True: pass')\nwhile True: pass"),
-        ("fork bomb", "import os\nwhile True:\n    try:\n        if os.fork() == 0: os._exit(0)\n    except OSError: pass"),
-        ("memory hog", "while True:\n    x = bytearray(400 << 20)\n    del x"),
-        ("flood of output", "import os\nwhile True: os.write(2, b'x' * 100000)"),
-        (
-            "disk filler",
-            "import os\nwhile True:\n    try: open('/workspace/full', 'wb').write(b'x' * (60 << 20))\n    except OSError: pass",
-        ),
-        (
-            "disk flusher",
-            "import os\nfd = os.open('/workspace/one', os.O_CREAT | os.O_WRONLY)\nwhile True:\n    os.pwrite(fd, b'x', 0)\n    os.fsync(fd)",
-        ),
-    ];
-    // Who never rests is put behind the others after 1.6 s.
-    let settled = Duration::from_millis(if full() { 2_500 } else { 500 });
-    let mut all = Vec::new();
-    for together in [false, true] {
-        for (number, (name, code)) in noise.iter().enumerate() {
-            let mut sandbox = cage.boot(&format!("noisy-{number}-{together}")).await;
-            sandbox.send("tools/call", json!({"name": "run", "arguments": {"code": code}})).await;
-            if together {
-                all.push(sandbox);
-                continue;
-            }
-            tokio::time::sleep(settled).await;
-            tell(name, alone, p99s(&mut quiet).await);
-            assert!(sandbox.running.usage().await.unwrap().pids > 1, "{name} is still at it");
-            sandbox.running.kill(StopReason::Deadline).await;
-        }
-    }
-    tokio::time::sleep(settled).await;
-    tell("all of them", alone, p99s(&mut quiet).await);
-}
-
-/// A kernel that hands a processor on at its ticks alone has 250 of them in a second.
-const TICK: Duration = Duration::from_millis(4);
-
-fn tell(noise: &str, alone: [Duration; 2], beside: [Duration; 2]) {
-    let times = |n: usize| beside[n].as_secs_f64() / alone[n].as_secs_f64();
-    println!("p99 of a call beside {noise}: {:?}, {:.1} times; now and then {:?}, {:.1} times", beside[0], times(0), beside[1], times(1));
-    if full() {
-        assert!(beside[0] < (alone[0] * 3).max(TICK + TICK / 4), "{noise}: {alone:?} {beside:?}");
-    }
-}
-
-/// Of calls without a pause, and of some 200 in a second.
-async fn p99s(sandbox: &mut Sandbox) -> [Duration; 2] {
-    let calls = if full() { 2_000 } else { 60 };
-    let mut p99s = [Duration::ZERO; 2];
-    for (p99, calls, pause) in [(0, calls, 0), (1, calls / 4, 5)] {
-        let mut times = Vec::new();
-        for _ in 0..calls {
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-            let begun = Instant::now();
-            sandbox.tool("run", json!({"code": ""})).await;
-            times.push(begun.elapsed());
-        }
-        p99s[p99] = middle_and_end(times).1;
-    }
-    p99s
 }

@@ -12,6 +12,7 @@ mod kernel; // system calls, capabilities, devices, mounts
 mod life; // how sandboxes end, and what outlives them
 mod load; // many at once, and what they cost
 mod money; // loops on dry wallets
+mod neighbours; // what the noise of one does to another
 mod runner; // tools made of functions, results, the protocol's descriptors
 pub mod shelf;
 #[cfg(feature = "failpoints")]

@@ -90,7 +90,7 @@ async fn many_loops_on_dry_wallets_never_spend_more_than_there_is() {
         let tenants: Vec<crate::harness::Tenant> = worlds.iter().map(|(tenant, _)| tenant.clone()).collect();
         let statuses = tokio::select! {
             statuses = all => statuses.into_iter().flatten().collect::<Vec<_>>(),
-            () = tokio::time::sleep(std::time::Duration::from_millis(300 + 97 * u64::from(round % 9_u32))), if kill => Vec::new(),
+            () = tokio::time::sleep(std::time::Duration::from_millis(if full() { 20 + 23 * u64::from(round % 9) } else { 300 })), if kill => Vec::new(),
             // Reads the wallets all along: settled and held never pass what was deposited.
             never = money::watch(&server, &tenants) => match never {},
         };
@@ -104,8 +104,8 @@ async fn many_loops_on_dry_wallets_never_spend_more_than_there_is() {
             let (balance, _) = spent(&server, &tenant.key).await;
             assert!(balance >= 0, "{balance}");
             // A wallet that stays dry shows nothing new.
-            if full() && balance < 5_000_000 {
-                server.credit(tenant, "0.03").await;
+            if full() && balance < 30_000_000 {
+                server.credit(tenant, "0.08").await;
             }
         }
         if full() {

@@ -2,7 +2,7 @@
 
 use super::{
     super::shelf::{boxed, python},
-    podman::{IMAGE, Podman},
+    machine::{Engine, IMAGE},
 };
 use crate::harness::{Server, Settings};
 use serde_json::{Value, json};
@@ -22,10 +22,10 @@ def secret() -> str:
     return str(len(os.environ["KEY"]))
 "#;
 
-pub fn settings(podman: &Podman) -> Settings {
+pub fn settings(engine: &Engine) -> Settings {
     boxed()
         .toml(&format!("sandbox.images = [{IMAGE:?}]"))
-        .toml(&format!("sandbox.engine_socket = {:?}", podman.socket().to_str().unwrap()))
+        .toml(&format!("sandbox.engine_socket = {:?}", engine.socket().to_str().unwrap()))
         .limit("sandbox_boot_ms", 60_000)
         .limit("sandbox_handshake_ms", 60_000)
 }
@@ -42,12 +42,12 @@ async fn say(server: &Server, key: &str, config: &str, message: &str) -> String 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_config_s_image_is_pinned_when_it_is_written_and_its_tools_run_in_it() {
-    let Some(podman) = Podman::here("engine::config::a_config_s_image_is_pinned_when_it_is_written_and_its_tools_run_in_it") else {
+    let Some(engine) = Engine::here("engine::config::a_config_s_image_is_pinned_when_it_is_written_and_its_tools_run_in_it") else {
         return;
     };
-    let server = settings(podman).start().await;
+    let server = settings(engine).start().await;
     let tenant = server.rich_tenant("Acme").await;
-    let id = format!("sha256:{}", podman.says(&["image", "inspect", "--format", "{{.Id}}", IMAGE]));
+    let id = engine.digest(IMAGE);
     // What is said of the digest is not read: the engine says it.
     let image = json!({"workspace_image": IMAGE, "workspace_image_digest": "sha256:forged", "workspace_secrets": {"KEY": "12345678"}});
     let made = server.post("/api/v1/configs", &tenant.key, &body("Boxed", &image)).await.expect(201);
@@ -77,8 +77,8 @@ async fn a_config_s_image_is_pinned_when_it_is_written_and_its_tools_run_in_it()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_go_along_when_a_config_is_given_an_image() {
-    let Some(podman) = Podman::here("engine::config::files_go_along_when_a_config_is_given_an_image") else { return };
-    let server = settings(podman).start().await;
+    let Some(engine) = Engine::here("engine::config::files_go_along_when_a_config_is_given_an_image") else { return };
+    let server = settings(engine).start().await;
     let tenant = server.rich_tenant("Acme").await;
     let config = server.boxed_config(&tenant, "echo", "echo", python(TOOLS), &json!({})).await;
     assert_eq!(say(&server, &tenant.key, &config, "call note {\"text\": \"old\"}").await, "note said: old");
@@ -95,8 +95,8 @@ async fn files_go_along_when_a_config_is_given_an_image() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_the_operator_took_back_runs_no_more() {
-    let Some(podman) = Podman::here("engine::config::an_image_that_the_operator_took_back_runs_no_more") else { return };
-    let mut server = settings(podman).process().start().await;
+    let Some(engine) = Engine::here("engine::config::an_image_that_the_operator_took_back_runs_no_more") else { return };
+    let mut server = settings(engine).process().start().await;
     let tenant = server.rich_tenant("Acme").await;
     let config = server.boxed_config(&tenant, "echo", "echo", python(TOOLS), &json!({"workspace_image": IMAGE})).await;
     assert_eq!(say(&server, &tenant.key, &config, "call where").await, "where said: 1 True");
@@ -113,16 +113,19 @@ async fn an_image_that_the_operator_took_back_runs_no_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_starts_a_container_where_images_are_listed_and_says_what_is_wrong_with_them() {
     const TEST: &str = "engine::config::doctor_starts_a_container_where_images_are_listed_and_says_what_is_wrong_with_them";
-    let Some(podman) = Podman::here(TEST) else { return };
+    let Some(engine) = Engine::here(TEST) else { return };
     let data = tempfile::tempdir().unwrap();
     std::fs::set_permissions(data.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    for (image, word) in [(IMAGE, "a container of the first was started by Podman"), ("localhost/absent:1", "is not on this machine")] {
+    let started = format!("a container of the first was started by {}", engine.name());
+    for (image, word) in [(IMAGE, started.as_str()), ("localhost/absent:1", "is not on this machine")] {
         let output = tokio::process::Command::new(super::super::cage::program())
             .args(["doctor", "--data"])
             .arg(data.path())
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("NIMBLESITE_")))
             .env("NIMBLESITE_SANDBOX__STRICT", "false")
             .env("NIMBLESITE_SANDBOX__IMAGES", image)
-            .env("NIMBLESITE_SANDBOX__ENGINE_SOCKET", podman.socket())
+            .env("NIMBLESITE_SANDBOX__ENGINE_SOCKET", engine.socket())
             .env("NIMBLESITE_LIMITS__SANDBOX_BOOT_MS", "60000")
             .output()
             .await
@@ -134,8 +137,8 @@ async fn doctor_starts_a_container_where_images_are_listed_and_says_what_is_wron
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_s_workspace_is_kept_and_put_back_like_any() {
-    let Some(podman) = Podman::here("engine::config::a_container_s_workspace_is_kept_and_put_back_like_any") else { return };
-    let server = settings(podman).start().await;
+    let Some(engine) = Engine::here("engine::config::a_container_s_workspace_is_kept_and_put_back_like_any") else { return };
+    let server = settings(engine).start().await;
     let tenant = server.rich_tenant("Acme").await;
     let made = server.post("/api/v1/configs", &tenant.key, &body("Boxed", &json!({"workspace_image": IMAGE}))).await.expect(201);
     let config = made.text("/config_id");

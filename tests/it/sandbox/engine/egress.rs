@@ -4,7 +4,7 @@ use super::{
     super::egress::what_is_granted_is_reached_and_nothing_else,
     cage,
     config::settings,
-    podman::{IMAGE, Podman},
+    machine::{Engine, IMAGE},
     stand_in::StandIn,
 };
 use crate::sandbox::cage::{As, Cage};
@@ -17,14 +17,14 @@ use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_reaches_what_its_bundle_is_granted_and_nothing_beside_it() {
-    let Some(podman) = Podman::here("engine::egress::a_container_reaches_what_its_bundle_is_granted_and_nothing_beside_it") else { return };
-    what_is_granted_is_reached_and_nothing_else(settings(podman), json!({"workspace_image": IMAGE})).await;
+    let Some(engine) = Engine::here("engine::egress::a_container_reaches_what_its_bundle_is_granted_and_nothing_beside_it") else { return };
+    what_is_granted_is_reached_and_nothing_else(settings(engine), json!({"workspace_image": IMAGE})).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_s_door_is_its_own_and_there_before_its_program_runs() {
-    let Some(podman) = Podman::here("engine::egress::a_container_s_door_is_its_own_and_there_before_its_program_runs") else { return };
-    let cage = cage(podman);
+    let Some(engine) = Engine::here("engine::egress::a_container_s_door_is_its_own_and_there_before_its_program_runs") else { return };
+    let cage = cage(engine);
     let mut with = cage.spec("with-door");
     with.network = true;
     let mut sandbox = cage.boot_as(&with, Vec::new()).await;
@@ -41,7 +41,7 @@ async fn a_container_s_door_is_its_own_and_there_before_its_program_runs() {
     assert_eq!(said, "proxy ok\nudp ENETUNREACH\nbeyond ENETUNREACH\n['lo'] http://127.0.0.1:3128\n");
     door.set_nonblocking(true).unwrap();
     assert!(door.accept().is_ok(), "it arrives at this sandbox's door");
-    let facts: serde_json::Value = serde_json::from_str(&podman.says(&["inspect", &podman.containers("with-door")[0]])).unwrap();
+    let facts: serde_json::Value = serde_json::from_str(&engine.says(&["inspect", &engine.containers("with-door")[0]])).unwrap();
     assert_eq!(facts[0]["HostConfig"]["NetworkMode"], "none");
 
     let mut without = cage.boot("without-door").await;

@@ -1,17 +1,17 @@
-//! Sandboxes that are containers: in a real Podman where there is one, and against an engine that checks every word where there is none or where
+//! Sandboxes that are containers: in a real Podman or Docker where there is one, and against an engine that checks every word where there is none or where
 //! one of this machine cannot be made to misbehave.
 
 mod config; // what the API makes of them
 mod egress; // the way out that is granted
-mod podman;
+mod machine;
 mod stand_in;
 
 use super::cage::{As, Cage, MIB, Sandbox, eventually, secret};
+use machine::{Engine, IMAGE};
 use nimblesite::{
     config::SandboxBackend,
     sandbox::{ExitCause, ImageRefused, Rung, SandboxError, Start, StopReason},
 };
-use podman::{IMAGE, Podman};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::json;
 use stand_in::{DIGEST, StandIn};
@@ -20,10 +20,10 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 const CANARY: &str = "canary-7b1f93";
 
 /// A cage whose sandboxes are containers of that engine.
-fn cage(podman: &Podman) -> Cage {
+fn cage(engine: &Engine) -> Cage {
     Cage::unproved(As::Root, |config| {
         config.sandbox.backend = SandboxBackend::Engine;
-        config.sandbox.engine_socket = Some(podman.socket());
+        config.sandbox.engine_socket = Some(engine.socket());
         config.sandbox.images = vec![IMAGE.to_owned()];
         // A machine that runs all tests at once.
         config.limits.sandbox_boot_ms = Duration::from_secs(60);
@@ -32,8 +32,8 @@ fn cage(podman: &Podman) -> Cage {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_wants_everything_gets_what_a_sandbox_gets() {
-    let Some(podman) = Podman::here("engine::an_image_that_wants_everything_gets_what_a_sandbox_gets") else { return };
-    let cage = cage(podman);
+    let Some(engine) = Engine::here("engine::an_image_that_wants_everything_gets_what_a_sandbox_gets") else { return };
+    let cage = cage(engine);
     let mut sandbox = cage.boot("image").await;
     let seen = sandbox
         .run(
@@ -59,8 +59,8 @@ print("env", os.environ["HOME"], os.environ["FROM_IMAGE"])
          write /tmp/x ok\nwrite /data/x ok\nwrite /workspace/x ok\nenv /workspace 1\n"
     );
     assert_eq!(seen, expected);
-    let [container] = podman.containers("image").try_into().expect("one container");
-    let facts: serde_json::Value = serde_json::from_str(&podman.says(&["inspect", &container])).unwrap();
+    let [container] = engine.containers("image").try_into().expect("one container");
+    let facts: serde_json::Value = serde_json::from_str(&engine.says(&["inspect", &container])).unwrap();
     let host = &facts[0]["HostConfig"];
     assert_eq!((&host["Memory"], &host["MemorySwap"]), (&json!(512 * MIB), &json!(512 * MIB)));
     assert_eq!((&host["PidsLimit"], &host["NanoCpus"], &host["NetworkMode"]), (&json!(128), &json!(1_000_000_000), &json!("none")));
@@ -70,14 +70,14 @@ print("env", os.environ["HOME"], os.environ["FROM_IMAGE"])
     assert!(!sandbox.run("print(os.listdir('/workspace'))").await.contains("health"));
     let usage = sandbox.running.usage().await.unwrap();
     assert!(usage.memory_bytes > MIB && usage.memory_bytes < 512 * MIB && usage.pids >= 1 && usage.cpu_ms > 0, "{usage:?}");
-    let volumes = podman.says(&["volume", "ls", "--quiet"]);
+    let volumes = engine.says(&["volume", "ls", "--quiet"]);
     assert_eq!(volumes, "", "no place on the host's disk that nobody bounds");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kernel_is_behind_the_same_list_of_calls() {
-    let Some(podman) = Podman::here("engine::the_kernel_is_behind_the_same_list_of_calls") else { return };
-    let cage = cage(podman);
+    let Some(engine) = Engine::here("engine::the_kernel_is_behind_the_same_list_of_calls") else { return };
+    let cage = cage(engine);
     let mut sandbox = cage.boot("calls").await;
     let seen = sandbox
         .run(
@@ -111,13 +111,13 @@ thread = threading.Thread(target=print, args=("threads work",)); thread.start();
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_workspace_outlives_its_containers_and_its_files_go_in_and_out() {
-    let Some(podman) = Podman::here("engine::a_workspace_outlives_its_containers_and_its_files_go_in_and_out") else { return };
-    let cage = cage(podman);
+    let Some(engine) = Engine::here("engine::a_workspace_outlives_its_containers_and_its_files_go_in_and_out") else { return };
+    let cage = cage(engine);
     let mut first = cage.boot("stays").await;
     assert_eq!(first.run("open('/workspace/note', 'w').write('kept'); print('written')").await, "written\n");
     first.to = None;
     assert_eq!(first.running.exited().await, ExitCause::Exit(0), "the end of its stdin asks it to end");
-    eventually("its container's removal", || podman.containers("stays").is_empty()).await;
+    eventually("its container's removal", || engine.containers("stays").is_empty()).await;
     let mut second = cage.boot("stays").await;
     assert_eq!(second.run("print(open('/workspace/note').read())").await, "kept\n");
 
@@ -134,14 +134,14 @@ async fn a_workspace_outlives_its_containers_and_its_files_go_in_and_out() {
 
     cage.sandboxes.destroy(&spec.id).await.unwrap();
     assert!(matches!(second.running.exited().await, ExitCause::Signal(9) | ExitCause::Stopped(_)));
-    assert_eq!(podman.containers("stays"), Vec::<String>::new());
+    assert_eq!(engine.containers("stays"), Vec::<String>::new());
     assert!(!cage.config.data.join("sandboxes/stays").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_reaches_the_program_and_nothing_that_an_engine_keeps() {
-    let Some(podman) = Podman::here("engine::a_secret_reaches_the_program_and_nothing_that_an_engine_keeps") else { return };
-    let cage = cage(podman);
+    let Some(engine) = Engine::here("engine::a_secret_reaches_the_program_and_nothing_that_an_engine_keeps") else { return };
+    let cage = cage(engine);
     let mut python = cage.boot_as(&cage.spec("python"), vec![secret("API_KEY", CANARY)]).await;
     assert_eq!(python.run("print(os.environ['API_KEY'])").await, format!("{CANARY}\n"));
     assert_eq!(
@@ -155,7 +155,7 @@ async fn a_secret_reaches_the_program_and_nothing_that_an_engine_keeps() {
     let mut spec = cage.spec("command");
     spec.start = Start::Command { command: "./serve".into(), args: vec!["an argument".into()], env: Vec::new() };
     let mut command = cage.boot_as(&spec, vec![secret("API_KEY", CANARY), secret("OTHER", "a 'b' \\n c")]).await;
-    let inspected: Vec<String> = ["python", "command"].iter().map(|name| podman.says(&["inspect", &podman.containers(name)[0]])).collect();
+    let inspected: Vec<String> = ["python", "command"].iter().map(|name| engine.says(&["inspect", &engine.containers(name)[0]])).collect();
     tokio::io::AsyncWriteExt::write_all(command.to.as_mut().unwrap(), b"hello\n").await.unwrap();
     assert_eq!(command.from.next_line().await.unwrap().unwrap(), format!("hello {CANARY} a 'b' \\n c"));
     assert_eq!(command.running.exited().await, ExitCause::Exit(0));
@@ -164,14 +164,14 @@ async fn a_secret_reaches_the_program_and_nothing_that_an_engine_keeps() {
     }
     // Nor is it in a file of the engine, or in one of ours.
     let found =
-        std::process::Command::new("grep").args(["-rlsF", CANARY]).arg(podman.socket().parent().unwrap()).arg(cage.dir()).output().unwrap();
+        std::process::Command::new("grep").args(["-rlsF", CANARY]).arg(engine.socket().parent().unwrap()).arg(cage.dir()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_forks_and_ends_are_bounded_and_told_apart() {
-    let Some(podman) = Podman::here("engine::memory_forks_and_ends_are_bounded_and_told_apart") else { return };
-    let cage = cage(podman);
+    let Some(engine) = Engine::here("engine::memory_forks_and_ends_are_bounded_and_told_apart") else { return };
+    let cage = cage(engine);
     let mut spec = cage.spec("ends");
     spec.limits.memory_bytes = 100 * MIB;
     spec.limits.pids = 32;
@@ -195,32 +195,32 @@ async fn memory_forks_and_ends_are_bounded_and_told_apart() {
     assert!(sandbox.running.stderr_tail().ends_with("last words"), "{}", sandbox.running.stderr_tail());
     let sandbox = cage.boot_as(&spec, Vec::new()).await;
     assert_eq!(sandbox.running.kill(StopReason::Deadline).await, ExitCause::Stopped(StopReason::Deadline));
-    eventually("the containers' removal", || podman.containers("ends").is_empty()).await;
+    eventually("the containers' removal", || engine.containers("ends").is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_container_outlives_its_server_or_its_keeper() {
-    let Some(podman) = Podman::here("engine::no_container_outlives_its_server_or_its_keeper") else { return };
-    let cage = cage(podman);
+    let Some(engine) = Engine::here("engine::no_container_outlives_its_server_or_its_keeper") else { return };
+    let cage = cage(engine);
     let data = cage.config.data.clone();
     let orphan = cage.boot("orphan").await;
-    assert_eq!(podman.containers("orphan").len(), 1);
+    assert_eq!(engine.containers("orphan").len(), 1);
     // A killed keeper removes nothing. Its successor finds what it left by the label.
     kill_process(keeper_of(&data), Signal::KILL).unwrap();
     assert!(matches!(orphan.running.exited().await, ExitCause::Signal(9) | ExitCause::Stopped(_)));
     let spec = cage.spec("next");
     cage.sandboxes.file_list(&spec, "", 10).await.unwrap();
-    assert_eq!(podman.containers("orphan"), Vec::<String>::new());
+    assert_eq!(engine.containers("orphan"), Vec::<String>::new());
 
     // When the server is gone, its keeper sees that and cleans up; nobody has to tell it.
     let left = cage.boot("left").await;
-    assert_eq!(podman.containers("left").len(), 1);
+    assert_eq!(engine.containers("left").len(), 1);
     let keeper = keeper_of(&data);
     // As a server's sudden end does it: every descriptor is closed, and nothing is said.
     drop((left, orphan));
     drop(cage);
     eventually("the keeper's end", || test_kill_process(keeper).is_err()).await;
-    assert_eq!(podman.containers("left"), Vec::<String>::new());
+    assert_eq!(engine.containers("left"), Vec::<String>::new());
 }
 
 /// The keeper that works for a data directory.
@@ -235,15 +235,15 @@ fn keeper_of(data: &Path) -> Pid {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_pinned_by_digest_or_refused_with_the_reason() {
-    let Some(podman) = Podman::here("engine::an_image_is_pinned_by_digest_or_refused_with_the_reason") else { return };
-    let cage = cage(podman);
+    let Some(engine) = Engine::here("engine::an_image_is_pinned_by_digest_or_refused_with_the_reason") else { return };
+    let cage = cage(engine);
     let digest = cage.sandboxes.image_pin(IMAGE).await.unwrap();
-    assert_eq!(digest.trim_start_matches("sha256:"), podman.says(&["image", "inspect", "--format", "{{.Id}}", IMAGE]));
+    assert_eq!(digest, engine.digest(IMAGE));
     let refused = ImageRefused::NotListed { images: vec![IMAGE.to_owned()] };
     assert_eq!(cage.sandboxes.image_pin("docker.io/library/other:1").await, Err(refused));
 
     let absent = Cage::unproved(As::Root, |config| {
-        config.sandbox.engine_socket = Some(podman.socket());
+        config.sandbox.engine_socket = Some(engine.socket());
         config.sandbox.images = vec!["localhost/absent:1".to_owned()];
     });
     match absent.sandboxes.image_pin("localhost/absent:1").await {
@@ -253,7 +253,7 @@ async fn an_image_is_pinned_by_digest_or_refused_with_the_reason() {
     // A native server beside the same engine: what names an image is a container, the rest is not.
     let probe = cage.sandboxes.probe().await;
     assert_eq!((probe.rung, &probe.trouble), (Rung::Engine, &None));
-    assert!(probe.engine.as_deref().is_some_and(|engine| engine.starts_with("Podman ")), "{probe:?}");
+    assert!(probe.engine.as_deref().is_some_and(|says| says.starts_with(engine.name())), "{probe:?}");
     assert_eq!(serde_json::to_value(Rung::EngineRuntime).unwrap(), json!("engine+runtime"));
 }
 

@@ -1,5 +1,5 @@
-//! A real engine: Podman with storage of its own, and an image that the tests make of this machine's Python, without a registry. It ends with the
-//! process of the tests, however that ends.
+//! A real engine: Podman, or Docker where `NIMBLESITE_TEST_ENGINE=docker`, with storage of its own, and an image that the tests make of this
+//! machine's Python, without a registry. It ends with the process of the tests, however that ends.
 
 use super::super::cage::skipped;
 use std::{
@@ -49,10 +49,10 @@ tar -C "$root" -cf "$1/context/rootfs.tar" .
 rm -r "$root"
 "#;
 
-/// Serves until nobody holds its stdin any more, and leaves nothing behind.
-const SERVE: &str = r#"
+/// Serves in this folder until nobody holds its stdin any more, and leaves nothing behind.
+const PODMAN: &str = r#"
 cd "$1"
-podman system service --time=0 "unix://$1/podman.sock" >"$1/service.log" 2>&1 &
+podman system service --time=0 "unix://$1/engine.sock" >"$1/service.log" 2>&1 &
 service=$!
 cat >/dev/null
 sleep 2
@@ -63,17 +63,39 @@ podman system reset --force >/dev/null 2>&1
 rm -rf "$1"
 "#;
 
-pub struct Podman {
+/// The same. Nothing of it reaches the machine's network; its sockets are too deep for a long path.
+const DOCKER: &str = r#"
+cd "$1"
+run=$(mktemp -d /run/nimblesite-XXXXXX)
+dockerd --data-root "$1/storage" --exec-root "$run" --pidfile "$run/pid" --bridge=none --iptables=false --ip-masq=false \
+    --host "unix://$1/engine.sock" >"$1/service.log" 2>&1 &
+service=$!
+cat >/dev/null
+sleep 2
+docker --host "unix://$1/engine.sock" ps --all --quiet | xargs -r docker --host "unix://$1/engine.sock" rm --force >/dev/null 2>&1
+kill "$service"
+wait
+rm -rf "$1" "$run"
+"#;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Podman,
+    Docker,
+}
+
+pub struct Engine {
+    kind: Kind,
     dir: PathBuf,
     _serving: Child,
 }
 
-impl Podman {
+impl Engine {
     /// The one of this process. None where this machine has none that works, which is said under the test's name.
     pub fn here(test: &str) -> Option<&'static Self> {
-        static ONE: OnceLock<Result<Podman, String>> = OnceLock::new();
+        static ONE: OnceLock<Result<Engine, String>> = OnceLock::new();
         match ONE.get_or_init(Self::start) {
-            Ok(podman) => Some(podman),
+            Ok(engine) => Some(engine),
             Err(why) => {
                 skipped(test, why);
                 None
@@ -82,13 +104,21 @@ impl Podman {
     }
 
     fn start() -> Result<Self, String> {
+        let kind = match std::env::var("NIMBLESITE_TEST_ENGINE").as_deref() {
+            Ok("docker") => Kind::Docker,
+            _ => Kind::Podman,
+        };
         if !rustix::process::getuid().is_root() {
-            return Err("Podman of these tests needs root".to_owned());
+            return Err("an engine of these tests needs root".to_owned());
         }
-        if !there("podman") {
-            return Err("podman is missing (apt-get install podman runc)".to_owned());
+        let (program, install, serve) = match kind {
+            Kind::Podman => ("podman", "podman is missing (apt-get install podman runc)", PODMAN),
+            Kind::Docker => ("dockerd", "docker is missing (apt-get install docker.io)", DOCKER),
+        };
+        if !there(program) {
+            return Err(install.to_owned());
         }
-        let dir = tempfile::Builder::new().prefix("nimblesite-podman-").tempdir().expect("a directory").keep();
+        let dir = tempfile::Builder::new().prefix("nimblesite-engine-").tempdir().expect("a directory").keep();
         // crun refuses hosts with two versions of cgroups; runc takes both.
         let runtime = if there("runc") { "runc" } else { "crun" };
         let settings = format!("[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"{runtime}\"\n");
@@ -96,46 +126,69 @@ impl Podman {
         let at = dir.display();
         let storage = format!("[storage]\ndriver = \"overlay\"\ngraphroot = \"{at}/storage\"\nrunroot = \"{at}/run\"\n");
         fs::write(dir.join("storage.conf"), storage).expect("settings");
-        let serving = in_dir(&dir, "sh").args(["-c", SERVE, "serve"]).arg(&dir).stdin(Stdio::piped()).spawn().expect("a shell");
-        let podman = Self { dir, _serving: serving };
-        podman.make_image()?;
+        let serving = in_dir(&dir, "sh").args(["-c", serve, "serve"]).arg(&dir).stdin(Stdio::piped()).spawn().expect("a shell");
+        let engine = Self { kind, dir, _serving: serving };
         let until = Instant::now() + Duration::from_secs(20);
-        while !podman.socket().exists() {
+        while !said(&engine.command(&["version"])).is_ok_and(|()| engine.socket().exists()) {
             if Instant::now() > until {
-                return Err("podman system service does not come up".to_owned());
+                return Err(format!("{program} does not come up"));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(podman)
+        engine.make_image()?;
+        Ok(engine)
     }
 
     fn make_image(&self) -> Result<(), String> {
         let made = in_dir(&self.dir, "sh").args(["-c", ROOTFS, "rootfs"]).arg(&self.dir).output().expect("a shell");
         said(&made)?;
-        fs::write(self.dir.join("context/Containerfile"), RECIPE).expect("a recipe");
-        let context = self.dir.join("context");
-        said(&self.podman(&["build", "--format", "docker", "--pull-never", "--tag", IMAGE, context.to_str().unwrap()]))?;
+        let (context, recipe) = (self.dir.join("context"), self.dir.join("context/Containerfile"));
+        fs::write(&recipe, RECIPE).expect("a recipe");
+        // Podman would leave the health check out of a format of its own.
+        let own: &[&str] = if self.kind == Kind::Podman { &["--format", "docker", "--pull-never"] } else { &[] };
+        let built = ["--tag", IMAGE, "--file", recipe.to_str().unwrap(), context.to_str().unwrap()];
+        said(&self.command(&[&["build"], own, &built].concat()))?;
         // Whether containers can be run here at all, before anything is blamed on what runs them.
         let limits = ["--ulimit=nofile=512:512", "--ulimit=nproc=512:512", "--memory=100m"];
         let run = ["run", "--rm", "--network=none", "--entrypoint=python3"];
-        said(&self.podman(&[&run[..], &limits[..], &[IMAGE, "-c", "import ctypes, json, tarfile, threading"]].concat()))
-            .map_err(|why| format!("podman runs no containers here: {why}"))
+        said(&self.command(&[&run[..], &limits[..], &[IMAGE, "-c", "import ctypes, json, tarfile, threading"]].concat()))
+            .map_err(|why| format!("{} runs no containers here: {why}", self.name()))
+    }
+
+    /// What it says it is.
+    pub fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Podman => "Podman",
+            Kind::Docker => "Docker",
+        }
     }
 
     pub fn socket(&self) -> PathBuf {
-        self.dir.join("podman.sock")
+        self.dir.join("engine.sock")
     }
 
     /// The command line, beside the service.
-    pub fn podman(&self, args: &[&str]) -> Output {
-        in_dir(&self.dir, "podman").args(args).output().expect("podman")
+    pub fn command(&self, args: &[&str]) -> Output {
+        match self.kind {
+            Kind::Podman => in_dir(&self.dir, "podman").args(args).output().expect("podman"),
+            Kind::Docker => {
+                let host = format!("unix://{}", self.socket().display());
+                Command::new("docker").args(["--host", &host]).args(args).output().expect("docker")
+            }
+        }
     }
 
     /// What it prints.
     pub fn says(&self, args: &[&str]) -> String {
-        let output = self.podman(args);
-        said(&output).unwrap_or_else(|why| panic!("podman {args:?}: {why}"));
+        let output = self.command(args);
+        said(&output).unwrap_or_else(|why| panic!("{} {args:?}: {why}", self.name()));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// The digest of an image.
+    pub fn digest(&self, image: &str) -> String {
+        let id = self.says(&["image", "inspect", "--format", "{{.Id}}", image]);
+        format!("sha256:{}", id.trim_start_matches("sha256:"))
     }
 
     /// The containers of one sandbox, running or not.
