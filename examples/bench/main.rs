@@ -3,7 +3,7 @@
 //! ```console
 //! $ cargo build --release && cargo run --release --example nimblesite-bench -- [--quick] [--rounds 5] [--seconds 1.5] [--tenants 2000] [--limit 'NAME = VALUE'] [--setting 'NAME = VALUE'] [--json FILE] [--markdown FILE] [SCENARIO …]
 //! $ cargo build --release && cargo run --release --example nimblesite-bench -- soak [--minutes 30] [--tenants 500] [--rate 60] [--markdown FILE]
-//! $ cargo build --release && cargo run --release --example nimblesite-bench -- scale [--sizes 2,1000,10000,100000] [--data DIR] [--commands-max N] [--json FILE] [--svg FILE]
+//! $ cargo build --release && cargo run --release --example nimblesite-bench -- scale [--sizes 2,1000,10000,100000] [--active 500] [--data DIR] [--commands-max N] [--json FILE] [--svg FILE]
 //! ```
 //!
 //! The yardstick (`yardstick.rs`) is a bare server that does the same reads and commits with none of our layers. Both sides, the vendor and the
@@ -85,17 +85,27 @@ fn ask() -> Result<Ask, Box<dyn Error>> {
 }
 
 fn scale_ask(args: &[String]) -> Result<scale::Ask, Box<dyn Error>> {
-    let mut ask = scale::Ask { sizes: vec![2, 1_000, 10_000, 100_000], data: None, commands_max: usize::MAX, json: None, svg: None };
+    let mut ask = scale::Ask {
+        sizes: vec![2, 1_000, 10_000, 100_000],
+        data: None,
+        active: scale::ACTIVE,
+        commands_max: usize::MAX,
+        json: None,
+        svg: None,
+    };
     let mut args = args.iter();
     while let Some(name) = args.next() {
         let mut value = || args.next().ok_or(format!("{name} wants a value"));
         match name.as_str() {
             "--sizes" => ask.sizes = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "--data" => ask.data = Some(value()?.into()),
+            "--active" => ask.active = value()?.parse()?,
             "--commands-max" => ask.commands_max = value()?.parse()?,
             "--json" => ask.json = Some(value()?.into()),
             "--svg" => ask.svg = Some(value()?.into()),
-            other => return Err(format!("{other} is no option of scale; there are --sizes --data --commands-max --json --svg").into()),
+            other => {
+                return Err(format!("{other} is no option of scale; there are --sizes --active --data --commands-max --json --svg").into());
+            }
         }
     }
     ask.sizes.sort_unstable();

@@ -21,8 +21,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Tenants that are made ready to chat, where there are so many: the active ones.
-const ACTIVE: usize = 500;
+/// Tenants that are made ready to chat, where there are so many: all of them are active, where nothing else is asked for.
+pub const ACTIVE: usize = 500;
 /// Turns behind the first ones of all active tenants, at least.
 const WARM_TURNS: usize = 1_500;
 /// Starts of the server at each size; their median is shown.
@@ -32,6 +32,8 @@ const STARTS: usize = 5;
 pub struct Ask {
     pub sizes: Vec<usize>,
     pub data: Option<PathBuf>,
+    /// How many are asked.
+    pub active: usize,
     /// The largest directory that `migrate` and `backup` are run on.
     pub commands_max: usize,
     pub json: Option<PathBuf>,
@@ -67,7 +69,8 @@ pub async fn run(binary: &Path, ask: &Ask) -> Result<(), Box<dyn Error>> {
         let data = folder.join(size.to_string());
         world::configure(&data, vendor, "", "")?;
         let doors = filled(binary, &data, *size).await?;
-        let mut point = measure(binary, &data, *size, &doors).await?;
+        let active = &doors[..doors.len().min(ask.active)];
+        let mut point = measure(binary, &data, *size, active).await?;
         if *size <= ask.commands_max {
             point.migrate_s = command(binary, &data, &["migrate"]).await?;
             let sets = folder.join(format!("{size}-backup"));
