@@ -316,7 +316,8 @@ impl Browser {
         }
         // The browser opens with pages of its own.
         elsewhere.retain(|id, url| {
-            !blocked.contains(id) && ![&self.base, "data:", "blob:", "about:", "chrome:"].iter().any(|own| url.starts_with(own))
+            !blocked.contains(id)
+                && ![&self.base, "data:", "blob:", "about:", "chrome:", "chrome-untrusted:"].iter().any(|own| url.starts_with(own))
         });
         assert_eq!(elsewhere, BTreeMap::new(), "requests to elsewhere");
         let severe = self.driver.get_log("browser").await.expect("the console").into_iter().filter(|entry| entry.level == "SEVERE");
