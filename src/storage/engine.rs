@@ -283,7 +283,8 @@ pub(super) trait Engine: Send + Sync + 'static {
     /// What a person typed, as a search that cannot be malformed: every word must occur. None when there is no word in it.
     fn search(&self, typed: &str) -> Option<String>;
 
-    /// Writes that have a tenant's newest messages found, too: an engine may leave that until many can be added together, or someone searches.
+    /// Statements, `?1` being the tenant, that have its newest messages found, too: an engine may leave that until many can be added together, or
+    /// someone searches.
     fn search_fill(&self) -> &'static [&'static str];
 
     /// Remembers the newest entry of a tenant's ledger; written in the background. Cheap.

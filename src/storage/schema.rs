@@ -141,7 +141,7 @@ CREATE TABLE messages_searchable (
     tenant_id TEXT PRIMARY KEY REFERENCES tenant (id),
     up_to     INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO messages_searchable SELECT id, (SELECT coalesce(max(rowid), 0) FROM messages) FROM tenant;
+INSERT INTO messages_searchable (tenant_id, up_to) SELECT id, (SELECT coalesce(max(rowid), 0) FROM messages) FROM tenant;
 DROP TRIGGER messages_fts_insert;
 DROP TRIGGER messages_fts_delete;
 CREATE TRIGGER messages_fts_delete AFTER DELETE ON messages BEGIN

@@ -1,7 +1,7 @@
 //! Full-text search with FTS5: the condition, what a person typed as a query that cannot be malformed, and when messages come into the index.
 //!
-//! The index costs as much for one message as for many that are added together, so turns do not wait for it: it learns of their messages with
-//! every so many writes, and before each search.
+//! The index costs nearly as much for one message as for many that are added together. So it does not learn of them with each turn, but with one
+//! write of so many, in the same commit, and before each search.
 
 use crate::{
     error::Result,
@@ -185,5 +185,12 @@ mod tests {
             .unwrap();
         }
         assert_eq!(known(), i64::try_from(WRITES).unwrap());
+        // A search that brings nothing new writes nothing.
+        let id = tenant.to_string();
+        let log = bench.dir.path().join("tenants").join(&id[34..]).join(&id).join("tenant.db-wal");
+        let written = || std::fs::metadata(&log).unwrap().len();
+        let before = written();
+        write(&*bench.engine, Place::Tenant(tenant), move |tx| Fill(tenant).run(tx)).unwrap();
+        assert_eq!(written(), before);
     }
 }

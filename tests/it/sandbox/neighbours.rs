@@ -87,7 +87,7 @@ async fn a_noisy_tenant_does_not_slow_another_s_turns_much() {
         };
         let beside = tokio::select! {
             beside = measured => beside,
-            ended = &mut noise => panic!("{name} is still at it: {ended}"),
+            ended = &mut noise => panic!("{name} ended before it was measured beside: {ended}"),
         };
         server.delete(&format!("/api/v1/configs/{}/sandbox", noisy.boxed), &tenant.key).await.expect(204);
         noise.await;
